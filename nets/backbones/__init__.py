@@ -1,0 +1,1 @@
+"""Backbones: image to list of feature maps, finest first."""

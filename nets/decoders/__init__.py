@@ -1,0 +1,1 @@
+"""Decoders that two or more networks share."""

@@ -1,0 +1,1 @@
+"""Checkpoints of other projects, translated to our names."""

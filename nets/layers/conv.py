@@ -1,0 +1,49 @@
+"""Convolution with normalisation and activation."""
+
+from torch import nn
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution -> batch norm -> ReLU, padded so that stride 1 keeps the size.
+
+    `norm=False` and `act=False` leave a part out; without a norm the convolution has a bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        norm: bool = True,
+        act: bool = True,
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
+            groups=groups,
+            bias=not norm,
+        )
+        if norm:
+            self.norm = nn.BatchNorm2d(out_channels)
+        if act:
+            self.act = nn.ReLU(inplace=True)
+
+
+class SeparableConv(nn.Sequential):
+    """Depthwise then pointwise convolution, each with batch norm and ReLU (Chollet, Xception, CVPR 2017)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, *, dilation: int = 1):
+        super().__init__()
+        self.depthwise = ConvNormAct(
+            in_channels, in_channels, kernel_size, dilation=dilation, groups=in_channels
+        )
+        self.pointwise = ConvNormAct(in_channels, out_channels, 1)

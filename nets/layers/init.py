@@ -1,0 +1,45 @@
+"""Starting values of weights."""
+
+import math
+from typing import Literal
+
+from torch import nn
+
+InitType = Literal["kaiming", "normal", "xavier", "orthogonal"]
+
+
+def init_weights(module: nn.Module) -> None:
+    """Start convolutions He-normal (fan out, per group), linear layers truncated normal 0.02, biases zero.
+
+    He et al., "Delving Deep into Rectifiers", ICCV 2015, https://arxiv.org/abs/1502.01852; the linear layers
+    as the vision transformers do it. Norm layers keep PyTorch's ones and zeros.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            fan_out = math.prod(layer.kernel_size) * layer.out_channels // layer.groups
+            nn.init.normal_(layer.weight, 0.0, math.sqrt(2.0 / fan_out))
+        elif isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def reinitialize(network: nn.Module, how: InitType) -> None:
+    """Start all convolutions and linear layers by one rule.
+
+    "kaiming" leaves the network as it was built: each family and backbone has started itself by its rules.
+    """
+    rules = {
+        "normal": lambda weight: nn.init.normal_(weight, 0.0, 0.02),
+        "xavier": nn.init.xavier_normal_,
+        "orthogonal": nn.init.orthogonal_,
+    }
+    if how == "kaiming":
+        return
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            rules[how](layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,332 @@
+"""Terrain and ice of the demo landscape: valleys, a fractal elevation model, glaciers and their debris.
+
+A tree of valleys is laid out first; the walls between them, cut by a soft minimum, become the ridges. Fractal
+noise (spectral synthesis) roughens the walls, glaciers fill the valleys down to a terminus, and debris covers
+them from the equilibrium line downwards, from the margins inwards and along medial moraines. All lengths are
+metres, x runs east and y south.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+COARSE = 8  # valley distances are computed on every eighth sub-pixel and interpolated
+BOTTOM = 4600.0  # elevation at the lower end of a trunk valley
+
+
+@dataclass
+class Valley:
+    """One valley: its axis from head to mouth and the glacier in it.
+
+    Attributes:
+        points: (n, 2) x and y of the axis, evenly spaced, head first.
+        arc: (n,) distance from the head along the axis.
+        floor: (n,) elevation of the valley floor.
+        half_width: (n,) half the width of the floor.
+        terminus: arc length at which the glacier ends (beyond the last point: it joins another).
+        moraines: medial moraines as (arc length of the start, signed distance in half-widths).
+    """
+
+    points: np.ndarray
+    arc: np.ndarray
+    floor: np.ndarray
+    half_width: np.ndarray
+    terminus: float
+    moraines: list[tuple[float, float]] = field(default_factory=list)
+
+
+@dataclass
+class Terrain:
+    """The landscape on the sub-pixel grid, every field (H, W) float32.
+
+    Attributes:
+        elevation: surface height, ice included.
+        ice: share of the valley glaciers, 0..1.
+        debris: share of that ice under debris, 0..1.
+        wall: 0 on valley floors, 1 on the walls.
+        across: signed distance from the flow line in half-widths.
+        along: distance along the flow line.
+        equilibrium: equilibrium line altitude (one number).
+    """
+
+    elevation: np.ndarray
+    ice: np.ndarray
+    debris: np.ndarray
+    wall: np.ndarray
+    across: np.ndarray
+    along: np.ndarray
+    equilibrium: float
+
+
+def fractal_noise(
+    rng: np.random.Generator, shape: tuple[int, int], spacing: float, longest: float, shortest: float, hurst: float
+) -> np.ndarray:
+    """Return (H, W) noise of unit variance with a power-law spectrum between two wavelengths.
+
+    Args:
+        rng: source of the white noise.
+        shape: rows and columns.
+        spacing: distance of two samples, metres.
+        longest: longest wavelength, metres.
+        shortest: shortest wavelength, metres.
+        hurst: Hurst exponent; amplitudes fall with wave number to the power of minus (hurst + 1).
+    """
+    spectrum = np.fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
+    rows = np.fft.fftfreq(shape[0], spacing)[:, None]
+    columns = np.fft.rfftfreq(shape[1], spacing)[None, :]
+    wave_number = np.hypot(rows, columns)
+    wave_number[0, 0] = 1.0
+    gain = wave_number ** -(hurst + 1.0)
+    # Soft edges of the pass band: a hard cut would ring.
+    gain = gain * np.exp(-((wave_number * shortest) ** 4)) * np.exp(-((1.0 / (wave_number * longest)) ** 4))
+    gain[0, 0] = 0.0
+    noise = np.fft.irfft2(spectrum * gain.astype(np.float32), s=shape)
+    return (noise / noise.std()).astype(np.float32)
+
+
+def look_up(texture: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return a periodic texture at fractional positions (bilinear)."""
+    height, width = texture.shape
+    top, left = np.floor(rows), np.floor(columns)
+    down, right = (rows - top).astype(np.float32), (columns - left).astype(np.float32)
+    top, left = top.astype(np.int32) % height, left.astype(np.int32) % width
+    below, beside = (top + 1) % height, (left + 1) % width
+    upper = texture[top, left] * (1 - right) + texture[top, beside] * right
+    lower = texture[below, left] * (1 - right) + texture[below, beside] * right
+    return upper * (1 - down) + lower * down
+
+
+def sigmoid(score: np.ndarray) -> np.ndarray:
+    """Return the logistic function, safe for large scores."""
+    return 1.0 / (1.0 + np.exp(-np.clip(score, -30.0, 30.0)))
+
+
+def enlarge(coarse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a field given on every `COARSE`-th sub-pixel on all of them (bilinear)."""
+    rows = np.arange(shape[0], dtype=np.float32) / COARSE
+    columns = np.arange(shape[1], dtype=np.float32) / COARSE
+    top, left = rows.astype(np.int32), columns.astype(np.int32)
+    down, right = (rows - top)[:, None], columns - left
+    wide = coarse[:, left] * (1 - right) + coarse[:, left + 1] * right
+    return (wide[top] * (1 - down) + wide[top + 1] * down).astype(np.float32)
+
+
+def box_mean(image: np.ndarray, size: int) -> np.ndarray:
+    """Return the running mean over size x size samples; edges are repeated."""
+    for axis in (0, 1):
+        padding = [(0, 0), (0, 0)]
+        padding[axis] = (size // 2 + 1, (size - 1) // 2)
+        total = np.cumsum(np.pad(image, padding, mode="edge"), axis=axis, dtype=np.float64)
+        upper, lower = np.split(total, [size], axis=axis)[1], total
+        lower = lower[: image.shape[0]] if axis == 0 else lower[:, : image.shape[1]]
+        image = ((upper - lower) / size).astype(np.float32)
+    return image
+
+
+def _resample(points: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the polyline at even steps of arc length, and that arc length."""
+    arc = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
+    even = np.arange(0.0, arc[-1], step)
+    return np.stack([np.interp(even, arc, points[:, axis]) for axis in (0, 1)], axis=1), even
+
+
+def _trunk(rng: np.random.Generator, length: float, centre: float, reach: float) -> Valley:
+    """Return a main valley along x: from beyond the left edge to beyond the right one."""
+    x = np.linspace(-0.04, 1.06, 300)
+    start, end = rng.uniform(-0.16, 0.16, 2) * reach
+    bends = 0.07 * reach * np.sin(2 * np.pi * (rng.uniform(0.9, 1.6) * x + rng.uniform()))
+    points, arc = _resample(np.stack([x * length, centre + start * (1 - x) + end * x + bends], axis=1), 30.0)
+    part = arc / arc[-1]
+    width = rng.uniform(0.080, 0.105) * reach
+    return Valley(
+        points=points,
+        arc=arc,
+        floor=BOTTOM + rng.uniform(0.105, 0.125) * length * (1 - part) ** 1.2,
+        half_width=width * (1.0 + 0.9 * np.exp(-arc / (4 * width))) * (1.0 - 0.2 * part),
+        terminus=rng.uniform(0.74, 0.88) * arc[-1],
+    )
+
+
+def _tributary(rng: np.random.Generator, trunk: Valley, part: float, side: float, reach: float) -> Valley:
+    """Return a side valley that joins the trunk at a part of its length, and mark the moraine it feeds."""
+    index = int(part * (len(trunk.points) - 2))
+    joint, tangent = trunk.points[index], trunk.points[index + 1] - trunk.points[index]
+    tangent = tangent / np.hypot(*tangent)
+    normal = np.array([-tangent[1], tangent[0]]) * side
+    head = joint + normal * rng.uniform(0.30, 0.46) * reach - tangent * rng.uniform(0.05, 0.30) * reach
+    turn = joint + normal * rng.uniform(0.10, 0.18) * reach - tangent * rng.uniform(0.12, 0.2) * reach
+    t = np.linspace(0.0, 1.0, 80)[:, None]
+    points, arc = _resample((1 - t) ** 2 * head + 2 * t * (1 - t) * turn + t**2 * joint, 30.0)
+    width = rng.uniform(0.45, 0.7) * trunk.half_width[index]
+    climb = rng.uniform(0.16, 0.24) * arc[-1]
+    lift = rng.uniform(0.0, 15.0)
+    valley = Valley(
+        points=points,
+        arc=arc,
+        floor=trunk.floor[index] + lift + climb * (1 - arc / arc[-1]) ** 1.4,
+        half_width=width * (1.0 + 0.8 * np.exp(-arc / (3 * width))),
+        terminus=2 * arc[-1],
+    )
+    limit = np.interp(trunk.terminus, trunk.arc, trunk.floor) + rng.uniform(-20.0, 180.0)
+    if valley.floor[-1] < limit:  # the glacier melts away before it reaches the trunk
+        valley.terminus = float(np.interp(-limit, -valley.floor, valley.arc))
+    else:
+        trunk.moraines.append((trunk.arc[index], side * rng.uniform(0.15, 0.6)))
+    return valley
+
+
+def lay_valleys(rng: np.random.Generator, height: float, width: float) -> tuple[list[Valley], float]:
+    """Return the valleys of a scene (metres) and the equilibrium line altitude of its glaciers."""
+    long, short = max(height, width), min(height, width)
+    trunks = max(1, round(short / 5000.0))
+    reach = short / trunks
+    valleys = []
+    for number in range(trunks):
+        trunk = _trunk(rng, long, (number + 0.5) * reach, reach)
+        count = max(3, round(2.6 * long / reach))
+        places = (np.arange(count) + rng.uniform(0.25, 0.75, count)) / count
+        first = rng.choice([-1.0, 1.0])
+        sides = [_tributary(rng, trunk, p, first * (-1) ** k, reach) for k, p in enumerate(places)]
+        valleys += [trunk, *sides]
+    part = rng.uniform(0.20, 0.27)
+    equilibrium = float(np.interp(part, valleys[0].arc / valleys[0].arc[-1], valleys[0].floor))
+    mirror = rng.random(2) < 0.5
+    for valley in valleys:
+        for axis, extent in ((0, long), (1, short)):
+            if mirror[axis]:
+                valley.points[:, axis] = extent - valley.points[:, axis]
+        if height > width:
+            valley.points = valley.points[:, ::-1].copy()
+        if (int(mirror.sum()) + (height > width)) % 2:  # an odd number of reflections swaps left and right
+            valley.moraines = [(start, -place) for start, place in valley.moraines]
+    return valleys, equilibrium
+
+
+def _distances(valley: Valley, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return distance from the axis, its sign (side) and arc length of the nearest point at (h, w) places."""
+    points = valley.points.astype(np.float32)
+    best = np.full(x.shape, np.inf, np.float32)
+    nearest = np.zeros(x.shape, np.int32)
+    for index, (px, py) in enumerate(points):
+        squared = (x - px) ** 2 + (y - py) ** 2
+        closer = squared < best
+        best[closer] = squared[closer]
+        nearest[closer] = index
+    tangent = np.gradient(points, axis=0)[nearest]
+    offset_x, offset_y = x - points[nearest, 0], y - points[nearest, 1]
+    side = np.sign(tangent[..., 0] * offset_y - tangent[..., 1] * offset_x)
+    return np.sqrt(best), side, valley.arc[nearest].astype(np.float32)
+
+
+def _glacier(valley: Valley, distance: np.ndarray, arc: np.ndarray, bend: np.ndarray) -> np.ndarray:
+    """Return how far inside the glacier each place lies, in metres (negative outside).
+
+    The outline follows the valley, closes as a half ellipse at the terminus, and is bent by smooth noise.
+    """
+    half_width = np.interp(arc, valley.arc, valley.half_width).astype(np.float32)
+    end_width = float(np.interp(valley.terminus, valley.arc, valley.half_width))
+    tail = 2.5 * end_width
+    narrowing = np.clip((arc - (valley.terminus - tail)) / tail, 0.0, 1.0)
+    width = half_width * np.sqrt(1.0 - narrowing**2) * (1.0 + 0.10 * bend)
+    return width - distance - np.maximum(arc - valley.terminus, 0.0)
+
+
+def _debris_score(
+    valley: Valley, across: np.ndarray, arc: np.ndarray, equilibrium: float, relief: float, patches: np.ndarray
+) -> np.ndarray:
+    """Return the logit of the debris cover of one glacier; it grows downstream and towards the margins."""
+    floor = np.interp(arc, valley.arc, valley.floor).astype(np.float32)
+    below = equilibrium - floor
+    score = (below - 0.10 * relief) / (0.05 * relief) + 3.5 * (across**2 - 0.5) + 1.5 * patches
+    for start, place in valley.moraines:
+        stripe = np.exp(-(((across - place) / 0.08) ** 2)) * sigmoid((arc - start) / 60.0)
+        score = score + 9.0 * stripe * sigmoid((below + 0.05 * relief) / (0.03 * relief))
+    return score
+
+
+def _walls(
+    valleys: list[Valley], nearest: list, shape: tuple[int, int], reach: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return bare elevation and height above the valley floor: the soft minimum of the valleys' own walls."""
+    top, blend = 0.22 * reach, 30.0
+    total = np.zeros(nearest[0][0].shape, np.float64)
+    floors = np.zeros_like(total)
+    for valley, (distance, _, arc) in zip(valleys, nearest, strict=True):
+        # Smoothed: inside a bend the nearest point of the axis jumps, and the floor must not.
+        floor = box_mean(box_mean(np.interp(arc, valley.arc, valley.floor), 11), 11)
+        half_width = np.interp(arc, valley.arc, valley.half_width)
+        beyond = np.maximum(distance - half_width, 0.0)
+        wall = 0.03 * half_width * (distance / half_width).clip(0, 1) ** 2
+        wall = wall + top * (1.0 - np.exp(-beyond * 0.7 / top))
+        weight = np.exp(-(floor + wall - BOTTOM) / blend)
+        total += weight
+        floors += weight * wall
+    elevation = BOTTOM - blend * np.log(total)
+    rise = floors / total
+    smooth = [box_mean(box_mean(enlarge(f.astype(np.float32), shape), COARSE), COARSE) for f in (elevation, rise)]
+    return smooth[0], smooth[1]
+
+
+def _relief_noise(rng: np.random.Generator, terrain_shape: tuple[int, int], spacing: float, across_metres: np.ndarray,
+                  along: np.ndarray, rise: np.ndarray) -> np.ndarray:
+    """Return rock relief in metres: ridged fractal noise, and gullies that run down the walls."""
+    fractal = fractal_noise(rng, terrain_shape, spacing, 1500.0, 4 * spacing, 1.15)
+    ridged = 0.6 - np.abs(fractal_noise(rng, terrain_shape, spacing, 900.0, 5 * spacing, 1.05))
+    texture = fractal_noise(rng, (512, 512), 1.0, 90.0, 3.0, 0.4)
+    gullies = look_up(texture, along / 7.0, across_metres / 32.0)
+    steep = np.clip(rise / 180.0, 0.0, 1.0)
+    return steep * (45.0 * fractal + 45.0 * ridged + 11.0 * gullies) + 1.2 * fractal
+
+
+def shape_terrain(rng: np.random.Generator, shape: tuple[int, int], spacing: float) -> Terrain:
+    """Return the landscape of one scene on a grid of square sub-pixels.
+
+    Args:
+        rng: source of everything that varies between scenes.
+        shape: rows and columns of the sub-pixel grid, multiples of `COARSE`.
+        spacing: sub-pixel size, metres.
+    """
+    height, width = shape[0] * spacing, shape[1] * spacing
+    valleys, equilibrium = lay_valleys(rng, height, width)
+    reach = min(height, width) / max(1, round(min(height, width) / 5000.0))
+    relief = 0.115 * max(height, width)
+    step = COARSE * spacing
+    y, x = np.mgrid[: shape[0] // COARSE + 2, : shape[1] // COARSE + 2].astype(np.float32) * np.float32(step)
+    nearest = [_distances(valley, x, y) for valley in valleys]
+    elevation, rise = _walls(valleys, nearest, shape, reach)
+
+    bend = fractal_noise(rng, shape, spacing, 900.0, 120.0, 0.8)
+    streaks = fractal_noise(rng, (512, 512), 1.0, 60.0, 3.0, 0.3)
+    inside = np.full(shape, -np.inf, np.float32)
+    cover, across, along, offset = (np.zeros(shape, np.float32) for _ in range(4))
+    for valley, (distance, side, arc) in zip(valleys, nearest, strict=True):
+        d, s = enlarge(distance, shape), enlarge(arc, shape)
+        signed = d * np.kron(side, np.ones((COARSE, COARSE), np.float32))[: shape[0], : shape[1]]
+        margin = _glacier(valley, d, s, bend)
+        c = signed / np.interp(s, valley.arc, valley.half_width).astype(np.float32)
+        patches = look_up(streaks, c * 24.0, s / 50.0)
+        score = _debris_score(valley, c, s, equilibrium, relief, patches)
+        owner = margin > inside
+        fields = ((inside, margin), (cover, score), (across, c), (along, s), (offset, d))
+        for target, value in fields:
+            np.copyto(target, value, where=owner, casting="same_kind")
+
+    ice = sigmoid(inside / 5.0)
+    debris = sigmoid(2.0 * cover)
+    bare = elevation + _relief_noise(rng, shape, spacing, offset, along, rise) * (1.0 - sigmoid(inside / 15.0))
+    surface = bare + _ice_relief(rng, shape, spacing, inside, debris)
+    wall = np.clip(rise / 130.0, 0.0, 1.0)
+    return Terrain(surface, ice, debris, wall, across, along, equilibrium)
+
+
+def _ice_relief(
+    rng: np.random.Generator, shape: tuple[int, int], spacing: float, inside: np.ndarray, debris: np.ndarray
+) -> np.ndarray:
+    """Return the height of the ice above its bed, metres, with the hummocks that uneven melt leaves in debris."""
+    hummocks = fractal_noise(rng, shape, spacing, 130.0, 45.0, 0.5)
+    gentle = fractal_noise(rng, shape, spacing, 400.0, 60.0, 1.0)
+    depth = np.maximum(inside, 0.0)
+    bulge = 38.0 * (1.0 - np.exp(-depth / 90.0))
+    lateral_moraine = 8.0 * debris * np.exp(-(((inside + 28.0) / 16.0) ** 2))
+    on_ice = sigmoid(inside / 8.0)
+    return bulge + lateral_moraine + on_ice * (2.6 * hummocks * debris + 1.5 * gentle)

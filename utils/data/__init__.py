@@ -1,0 +1,1 @@
+"""Data sets: layouts, rasters, labels, augmentation, statistics."""

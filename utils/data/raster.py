@@ -1,0 +1,249 @@
+"""Reading of rasters: TIFF, PNG and JPEG through rasterio (GDAL), NPY through a memory map.
+
+Everything is read by window, so a scene of any size costs only the pixels that are asked for. An image comes
+with a mask of its valid pixels; a label comes as the numbers that stand in the file.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window as RasterioWindow
+
+from nets.errors import UserError
+from utils.data.raster_files import is_npy, native, open_npy, open_raster
+
+_EXACT_IN_FLOAT64 = 2**53
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels: its first row and column, and its size."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class RasterInfo:
+    """What the header of an image says, after palette, alpha and pages were interpreted.
+
+    Attributes:
+        path: The file.
+        height: Rows.
+        width: Columns.
+        bands: Bands that `read_image` returns (a palette counts as three, alpha as none).
+        dtype: Name of the numpy dtype in native byte order.
+        band_names: Description of each band, None where the file has none.
+        crs: Coordinate reference system as WKT, or None.
+        transform: Pixel to map coordinates, or None where the file is not georeferenced.
+        nodata: The value that stands for "no data", or None.
+        has_alpha: An alpha band was read as a mask of valid pixels.
+    """
+
+    path: Path
+    height: int
+    width: int
+    bands: int
+    dtype: str
+    band_names: tuple[str | None, ...]
+    crs: str | None
+    transform: Affine | None
+    nodata: float | None
+    has_alpha: bool = False
+
+
+def raster_info(path: Path | str) -> RasterInfo:
+    """Read the header of an image.
+
+    Raises:
+        UserError: The file is missing, of an unknown kind, or cannot be opened.
+    """
+    path = Path(path)
+    if is_npy(path):
+        array = open_npy(path)
+        bands, height, width = array.shape
+        names = (None,) * bands
+        return RasterInfo(
+            path, height, width, bands, native(array.dtype).name, (None,) * bands, None, None, None
+        )
+    with open_raster(path) as pages:
+        first = pages[0]
+        if len(pages) > 1:
+            names = tuple(page.descriptions[0] for page in pages)
+        elif _is_palette(first):
+            names = ("red", "green", "blue")
+        else:
+            names = tuple(first.descriptions[index - 1] for index in _colour_bands(first))
+        return RasterInfo(
+            path=path,
+            height=first.height,
+            width=first.width,
+            bands=len(names),
+            dtype="uint8" if _is_palette(first) else first.dtypes[0],
+            band_names=names,
+            crs=first.crs.to_wkt() if first.crs else None,
+            transform=None if first.transform.is_identity else first.transform,
+            nodata=first.nodata,
+            has_alpha=ColorInterp.alpha in first.colorinterp,
+        )
+
+
+def read_image(path: Path | str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image, or a window of it, in the file's own dtype.
+
+    A palette is expanded to red, green and blue. An alpha band is dropped; where it is 0 the pixel is
+    invalid. A TIFF of several equally sized one-band pages (what tifffile makes of an array (bands, H, W)) is
+    read as bands. NPY: two axes are one band; of three axes the smaller of the first and the last is the band
+    axis, the last one when both are equal.
+
+    Returns:
+        The image (C, H, W), and `valid` (H, W): True where the file's mask says so and every band is finite.
+
+    Raises:
+        UserError: The file is missing, of an unknown kind, damaged, or has complex numbers.
+    """
+    path = Path(path)
+    if is_npy(path):
+        array = open_npy(path)
+        window = _checked(window, array.shape[1:])
+        rows, columns = _slices(window)
+        image = np.array(array[:, rows, columns], dtype=native(array.dtype), order="C")
+        valid = np.ones(image.shape[1:], dtype=bool)
+    else:
+        with open_raster(path) as pages:
+            image, valid = _read_pages(pages, _checked(window, pages[0].shape))
+    if image.dtype.kind == "f":
+        valid &= np.isfinite(image).all(axis=0)
+    return image, valid
+
+
+def read_label(
+    path: Path | str, window: Window | None = None, class_values: Collection[int] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read a label raster, or a window of it: class numbers, for a palette PNG its indices.
+
+    Args:
+        path: One-band TIFF, PNG or NPY.
+        window: The part to read; all of it by default.
+        class_values: Values that are classes. A pixel with the file's no-data value is valid all the same
+            where that value is among them (many tools write nodata=0 into maps whose class 0 is real).
+
+    Returns:
+        The label (H, W) of integers, and `valid` (H, W) by the file's mask; NaN in a float label is invalid.
+
+    Raises:
+        UserError: Unreadable file, JPEG, more than one band, or numbers that are not whole.
+    """
+    path = Path(path)
+    nodata = None
+    if is_npy(path):
+        array = open_npy(path)
+        _require_one_band(path, array.shape[0])
+        rows, columns = _slices(_checked(window, array.shape[1:]))
+        label = np.array(array[0, rows, columns], dtype=native(array.dtype))
+        valid = np.ones(label.shape, dtype=bool)
+    else:
+        with open_raster(path) as pages:
+            source = pages[0]
+            if source.driver == "JPEG":
+                raise UserError(
+                    f"{path} is a JPEG: its compression changes the class numbers at every edge; "
+                    "save labels as PNG, TIFF or NPY"
+                )
+            _require_one_band(path, len(pages) if len(pages) > 1 else source.count)
+            part = _rasterio_window(_checked(window, source.shape))
+            label = source.read(1, window=part)
+            valid = _mask(source, part)
+            nodata = source.nodata
+    if label.dtype.kind == "f":
+        label, valid = _whole_numbers(path, label, valid)
+    if nodata is not None and nodata in class_values:
+        valid |= label == int(nodata)
+    return label, valid
+
+
+def read_palette(path: Path | str) -> dict[int, tuple[int, int, int]] | None:
+    """Return the colour table of a raster, index -> (red, green, blue), or None where it has none."""
+    path = Path(path)
+    if is_npy(path):
+        return None
+    with open_raster(path) as pages:
+        if not _is_palette(pages[0]):
+            return None
+        return {index: tuple(color[:3]) for index, color in pages[0].colormap(1).items()}
+
+
+def _is_palette(source: rasterio.DatasetReader) -> bool:
+    return source.count == 1 and source.colorinterp[0] == ColorInterp.palette
+
+
+def _colour_bands(source: rasterio.DatasetReader) -> list[int]:
+    """Return the (one-based) indices of all bands but alpha."""
+    return [index for index in source.indexes if source.colorinterp[index - 1] != ColorInterp.alpha]
+
+
+def _read_pages(pages: list[rasterio.DatasetReader], window: Window) -> tuple[np.ndarray, np.ndarray]:
+    part = _rasterio_window(window)
+    first = pages[0]
+    if len(pages) > 1:
+        image = np.stack([page.read(1, window=part) for page in pages])
+        return image, np.logical_or.reduce([_mask(page, part) for page in pages])
+    valid = _mask(first, part)
+    if not _is_palette(first):
+        return first.read(_colour_bands(first), window=part), valid
+    table = np.zeros((np.iinfo(first.dtypes[0]).max + 1, 4), dtype=np.uint8)
+    for index, color in first.colormap(1).items():
+        table[index] = color
+    image = np.moveaxis(table[first.read(1, window=part)], -1, 0)
+    return np.ascontiguousarray(image[:3]), valid & (image[3] > 0)
+
+
+def _mask(source: rasterio.DatasetReader, part: RasterioWindow) -> np.ndarray:
+    if all(flags == [MaskFlags.all_valid] for flags in source.mask_flag_enums):
+        return np.ones((int(part.height), int(part.width)), dtype=bool)
+    return source.dataset_mask(window=part) > 0
+
+
+def _whole_numbers(path: Path, label: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn a float label into int64; pixels that are not finite become invalid zeros."""
+    valid = valid & np.isfinite(label)
+    usable = np.isfinite(label) & (np.abs(label) < _EXACT_IN_FLOAT64)
+    whole = np.where(usable, label, 0).astype(np.int64)
+    wrong = valid & (whole != label)
+    if wrong.any():
+        raise UserError(
+            f"{path} holds {label[wrong][0]:g} in {np.count_nonzero(wrong)} pixels; "
+            "labels are whole numbers: class ids"
+        )
+    return whole, valid
+
+
+def _require_one_band(path: Path, count: int) -> None:
+    if count != 1:
+        raise UserError(
+            f"{path} has {count} bands; a label is one band of class ids: convert colours to class ids"
+        )
+
+
+def _checked(window: Window | None, size: tuple[int, int]) -> Window:
+    height, width = size
+    if window is None:
+        return Window(0, 0, height, width)
+    if not (0 <= window.top <= height - window.height and 0 <= window.left <= width - window.width):
+        raise ValueError(f"{window} does not lie inside a raster of {height} x {width} pixels")
+    return window
+
+
+def _slices(window: Window) -> tuple[slice, slice]:
+    return slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
+
+
+def _rasterio_window(window: Window) -> RasterioWindow:
+    return RasterioWindow(window.left, window.top, window.width, window.height)

@@ -1,0 +1,106 @@
+"""Opening of raster files, with every failure told as one line that names the file."""
+
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from nets.errors import UserError
+
+RASTER_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy")
+_DRIVERS = ("GTiff", "PNG", "JPEG")
+_PNG_TAIL = 4096  # bytes; some programs append notes of their own after the end chunk
+# `warnings.catch_warnings` changes the state of the whole process: two threads must not be inside it at once.
+_WARNINGS_LOCK = threading.Lock()
+
+
+def is_npy(path: Path) -> bool:
+    """Tell whether an existing raster is an NPY file."""
+    suffix = path.suffix.lower()
+    if suffix not in RASTER_SUFFIXES:
+        raise UserError(f"{path} is not a raster that can be read; allowed are {', '.join(RASTER_SUFFIXES)}")
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; check the path and the spelling of the name")
+    return suffix == ".npy"
+
+
+def native(dtype: np.dtype) -> np.dtype:
+    """Return the dtype in native byte order; truth values count as bytes."""
+    return np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
+
+
+def open_npy(path: Path) -> np.ndarray:
+    """Map an NPY file as (bands, H, W) without reading it."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({_one_line(error)}); save it again as NPY") from error
+    if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or array.size == 0:
+        raise UserError(
+            f"{path} has shape {array.shape} and dtype {array.dtype}; "
+            "allowed are (H, W), (H, W, bands) or (bands, H, W) of integers or floats"
+        )
+    if array.ndim == 2:
+        return array[None]
+    return array if array.shape[0] < array.shape[2] else np.moveaxis(array, 2, 0)
+
+
+@contextmanager
+def open_raster(path: Path) -> Iterator[list[rasterio.DatasetReader]]:
+    """Open a raster as one dataset, or as one per page of a TIFF stack; name the file in every failure."""
+    try:
+        # Without the option a truncated JPEG is filled with grey and passes as whole.
+        with ExitStack() as stack, rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
+            first = stack.enter_context(_open_quietly(path))
+            _require_plain(path, first)
+            pages = [stack.enter_context(_open_quietly(name)) for name in _page_names(first)]
+            if any((page.count, page.shape, page.dtypes) != (1, first.shape, first.dtypes) for page in pages):
+                pages = []
+            yield pages or [first]
+    except (RasterioError, OSError) as error:
+        reason = _one_line(error.__cause__ or error)
+        raise UserError(f"{path} cannot be read, it may be damaged ({reason}); replace it") from error
+
+
+def _require_plain(path: Path, source: rasterio.DatasetReader) -> None:
+    if source.driver == "PNG":
+        _require_whole_png(path)
+    if source.driver not in _DRIVERS:
+        raise UserError(f"{path} is in fact of the kind {source.driver}; save it as TIFF, PNG, JPEG or NPY")
+    if len(set(source.dtypes)) > 1 or source.dtypes[0].startswith("complex"):
+        raise UserError(
+            f"{path} holds {', '.join(source.dtypes)}; its bands must share one dtype of integers or floats"
+        )
+
+
+def _require_whole_png(path: Path) -> None:
+    """Refuse a PNG without its end chunk: GDAL fills what is missing with zeros and reports nothing."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _PNG_TAIL))
+        if b"IEND" not in file.read():
+            raise UserError(
+                f"{path} cannot be read, it may be damaged (the end of the PNG is missing); replace it"
+            )
+
+
+def _open_quietly(name: Path | str) -> rasterio.DatasetReader:
+    with _WARNINGS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(name)
+
+
+def _page_names(source: rasterio.DatasetReader) -> list[str]:
+    """Return GDAL's names of the pages of a stack of one-band pages, in their order."""
+    if source.driver != "GTiff" or source.count != 1 or len(source.subdatasets) < 2:
+        return []
+    return sorted(source.subdatasets, key=lambda name: int(re.match(r"GTIFF_DIR:(\d+):", name).group(1)))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

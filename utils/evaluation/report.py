@@ -1,0 +1,107 @@
+"""Scores as text and as CSV."""
+
+import csv
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from utils.evaluation.metrics import PER_CLASS, Metrics
+
+ABSENT = "-"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` that replaces it when the block ends without an error."""
+    path = Path(path)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, rows: Iterable[Sequence]) -> None:
+    """Write rows of cells as UTF-8 CSV; the file appears whole or not at all."""
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+
+
+def text_width(text: str) -> int:
+    """Return the columns that a text takes on a console: Chinese characters take two, accents none."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    combining = sum(unicodedata.combining(character) > 0 for character in text)
+    return len(text) + wide - combining
+
+
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows as lines of equal columns, the first column flush left, the others flush right."""
+    widths = [max(text_width(cell) for cell in column) for column in zip(*rows, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        gaps = [" " * (width - text_width(cell)) for cell, width in zip(row, widths, strict=True)]
+        return "  ".join(
+            [row[0] + gaps[0], *(gap + cell for cell, gap in zip(row[1:], gaps[1:], strict=True))]
+        )
+
+    return [line(row).rstrip() for row in rows]
+
+
+def table(metrics: Metrics, class_names: Sequence[str]) -> str:
+    """Return the scores per class as an aligned table, then each overall score on its own line.
+
+    The lines of the overall scores are `name value` with four decimals, e.g. `mIoU 0.4321`, so that a
+    script finds them.
+    """
+    rows = [["class", *PER_CLASS, "pixels"]]
+    for index, name in zip(range(len(metrics.pixels)), class_names, strict=True):
+        scores = [metrics.per_class[score][index] for score in PER_CLASS]
+        cells = [ABSENT if score is None else f"{score:.4f}" for score in scores]
+        rows.append([name, *cells, f"{metrics.pixels[index]:,}"])
+    lines = align(rows)
+    lines.insert(1, "-" * max(text_width(line) for line in lines))
+    if metrics.absent:
+        names = ", ".join(class_names[index] for index in metrics.absent)
+        lines += ["", f"neither in truth nor in prediction, left out of the means: {names}"]
+    lines += ["", *(f"{name} {value:.4f}" for name, value in metrics.overall().items())]
+    return "\n".join(lines)
+
+
+def write_metrics(metrics: Metrics, class_names: Sequence[str], path: Path) -> None:
+    """Write a row per class, then a row per overall score with its number in the column `value`.
+
+    The scores of an absent class are empty cells; `pixels` counts the true pixels.
+    """
+    rows: list[list] = [["class", *PER_CLASS, "pixels", "value"]]
+    for index, name in zip(range(len(metrics.pixels)), class_names, strict=True):
+        cells = [_number(metrics.per_class[score][index]) for score in PER_CLASS]
+        rows.append([name, *cells, metrics.pixels[index], ""])
+    blank = [""] * (len(PER_CLASS) + 1)
+    rows += [[name, *blank, _number(value)] for name, value in metrics.overall().items()]
+    write_csv(path, rows)
+
+
+def write_confusion(matrix: Tensor, class_names: Sequence[str], path: Path) -> None:
+    """Write the (K, K) pixel counts, rows truth, columns prediction, with the class names on both sides."""
+    rows = [[name, *counts] for name, counts in zip(class_names, matrix.tolist(), strict=True)]
+    write_csv(path, [["truth \\ prediction", *class_names], *rows])
+
+
+def write_images(
+    names: Sequence[str], scores: Sequence[Metrics], class_names: Sequence[str], path: Path
+) -> None:
+    """Write one row per image: its scores, valid pixels and the IoU of each class that occurs in it."""
+    rows: list[list] = [["image", "mIoU", "Acc", "pixels", *(f"IoU_{name}" for name in class_names)]]
+    for name, score in zip(names, scores, strict=True):
+        iou = [_number(value) for value in score.per_class["IoU"]]
+        rows.append([name, _number(score.mIoU), _number(score.Acc), sum(score.pixels), *iou])
+    write_csv(path, rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"

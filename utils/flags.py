@@ -1,0 +1,279 @@
+"""The table of all command-line flags: name, default, unit and reason, each once.
+
+A default of None means that something better informed decides: the data (`--BANDS`), the recipe
+(`--INIT_LR`), the checkpoint (`--WINDOW`). Nothing here imports torch, so that `--help` answers at once.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+def number(kind: type, minimum: float, maximum: float = math.inf, *, above: bool = False) -> Callable:
+    """Return a parser of an int or float within [minimum, maximum], or (minimum, maximum] with `above`."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        # Written so that NaN fails too.
+        if not ((value > minimum if above else value >= minimum) and value <= maximum):
+            limit = f"{'above' if above else 'at least'} {minimum:g}"
+            limit += f" and at most {maximum:g}" if maximum < math.inf else ""
+            raise argparse.ArgumentTypeError(f"{text} is given; it must be {limit}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse names the type in "invalid int value"
+    return parse
+
+
+def size_pair(text: str) -> tuple[int, int]:
+    """Parse "512" or "384,512" as (height, width) in pixels."""
+    try:
+        parts = [int(part) for part in text.replace("x", ",").split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (1, 2) or min(parts) < 32:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is given; one number or H,W of at least 32 pixels is wanted"
+        )
+    return parts[0], parts[-1]
+
+
+def parallel_mode(text: str) -> str:
+    """Parse the mode; the widespread spelling "muti" means multi."""
+    mode = {"muti": "multi"}.get(text.lower(), text.lower())
+    if mode not in ("single", "multi", "all"):
+        raise argparse.ArgumentTypeError(f"{text!r} is given; single, multi and all exist")
+    return mode
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag; `parse` makes its value from text, None makes it a switch."""
+
+    name: str
+    default: object
+    help: str
+    parse: Callable | None = str
+    choices: tuple[str, ...] | None = None
+    bare: object = None  # the value of the flag without an argument, where that is allowed
+    metavar: str | None = None
+
+    def add_to(self, group: argparse._ArgumentGroup) -> None:
+        """Add the flag to an argparse group."""
+        if self.parse is None:
+            group.add_argument(f"--{self.name}", action="store_true", help=self.help)
+            return
+        shown = "" if self.default is None else f" (default: {self.default})"
+        more = {"nargs": "?", "const": self.bare} if self.bare is not None else {}
+        group.add_argument(
+            f"--{self.name}",
+            type=self.parse,
+            default=self.default,
+            choices=self.choices,
+            metavar=self.metavar or ("{" + ",".join(self.choices) + "}" if self.choices else "X"),
+            help=(self.help + shown).replace("%", "%%"),
+            **more,
+        )
+
+
+HARDWARE = (
+    "hardware and loading (the same in every program that runs a network)",
+    (
+        Flag(
+            "MODE",
+            "all",
+            "GPUs to use: single, multi (also: muti) or all; without a GPU the CPU is used",
+            parallel_mode,
+            metavar="{single,multi,all}",
+        ),
+        Flag("GPU_ID", None, "number of the one GPU to use", number(int, 0)),
+        Flag("GPU_LIST", None, 'numbers of the GPUs to use, as in "0,1"', metavar='"0,1"'),
+        Flag("USE_CPU", False, "compute on the CPU even where a GPU is present", None),
+        Flag("BATCH_SIZE", 4, "images or windows per step, the total over all devices", number(int, 1)),
+        Flag(
+            "NUM_WORKERS",
+            None,
+            "processes that read and augment images; default: chosen from the cores",
+            number(int, 0),
+        ),
+    ),
+)
+
+WEIGHTS = Flag("WEIGHTS", None, "checkpoint written by train.py; it knows network, classes and bands")
+
+DATA = (
+    "data",
+    (
+        Flag("DATASET_PATH", "./datasets/", "folder with annotations/, images/ and labels/"),
+        Flag("BANDS", None, "bands of an image; default: what the images have", number(int, 1)),
+        Flag(
+            "NUM_CLASS",
+            None,
+            "number of classes; default: what classes.json or the labels say",
+            number(int, 1),
+        ),
+        Flag(
+            "CROP_SIZE",
+            None,
+            "training crop in pixels, one number or H,W; default: 512, or the tile if smaller",
+            size_pair,
+            metavar="H,W",
+        ),
+        Flag(
+            "FLIP",
+            None,
+            "random flips: none, h (left-right), hv, d4 (and quarter turns); "
+            "default: d4 where images carry a CRS, else h",
+            choices=("none", "h", "hv", "d4"),
+        ),
+        Flag(
+            "NORMALIZATION",
+            None,
+            "band mean and deviation from the training data or from the loaded checkpoint; "
+            "default: data, or checkpoint when --PRETRAIN_MODEL fits these bands",
+            choices=("data", "checkpoint"),
+        ),
+        Flag(
+            "CLASS_WEIGHTS",
+            "none",
+            'loss weight per class: none, auto (median frequency) or "0.03,0.26,0.71"',
+        ),
+    ),
+)
+
+NETWORK = (
+    "network",
+    (
+        Flag("MODEL_TYPE", "unet", "network family; Structure.py --LIST shows all"),
+        Flag("BACKBONE_TYPE", None, "backbone or size of the family; default: the family's own"),
+        Flag("MODEL_OPTIONS", "", "further options of the family", metavar='"key=value,..."'),
+        Flag(
+            "INIT_TYPE",
+            "kaiming",
+            "start of the weights: kaiming (with each family's own rules), normal, xavier, orthogonal",
+            choices=("kaiming", "normal", "xavier", "orthogonal"),
+        ),
+        Flag(
+            "PRETRAIN_MODEL",
+            None,
+            "checkpoint to start from: loads what fits, lists what does not",
+            metavar="FILE",
+        ),
+        Flag(
+            "PRETRAIN_BACKBONE",
+            "none",
+            "backbone weights: none, imagenet (the only flag that downloads) or a file",
+            metavar="{none,imagenet,FILE}",
+        ),
+        Flag(
+            "STEM_INIT",
+            "rgb_mean",
+            "pretrained first layer for other band counts: RGB kept and the rest from "
+            "their mean, random, or RGB repeated",
+            choices=("rgb_mean", "random", "repeat"),
+        ),
+    ),
+)
+
+TRAINING = (
+    "training",
+    (
+        Flag("EPOCHS", 1, "passes over the training tiles; real runs take 100 or more", number(int, 1)),
+        Flag("MAX_ITERS", None, "train this many iterations instead of --EPOCHS", number(int, 1)),
+        Flag(
+            "RECIPE",
+            "plain",
+            "plain: trains any family from scratch; paper: the official settings, lr scaled with the batch",
+            choices=("plain", "paper"),
+        ),
+        Flag("LOSS_TYPE", None, "main loss; default: the recipe's", choices=("ce", "focal")),
+        Flag("OPTIMIZER_TYPE", None, "optimiser; default: the recipe's", choices=("adam", "adamw", "sgd")),
+        Flag(
+            "INIT_LR", None, "learning rate at the start; default: the recipe's", number(float, 0, above=True)
+        ),
+        Flag(
+            "MOMENTUM",
+            None,
+            "SGD momentum, Adam's first beta; default: the recipe's",
+            number(float, 0, 0.9999),
+        ),
+        Flag("WEIGHT_DECAY", None, "weight decay; default: the recipe's", number(float, 0)),
+        Flag(
+            "LR_SCHEDULER",
+            None,
+            "learning-rate curve, per iteration; default: the recipe's",
+            choices=("poly", "step", "cos", "exp"),
+        ),
+        Flag(
+            "LR_STEP",
+            None,
+            "step, exp: epochs (or iterations with --MAX_ITERS) per decay; default: a third of the run",
+            number(int, 1),
+        ),
+        Flag("STEP_RATIO", 0.1, "step, exp: factor per --LR_STEP", number(float, 0, 1, above=True)),
+        Flag("POLY_POWER", None, "poly: exponent; default: the recipe's", number(float, 0)),
+        Flag("WARMUP_ITERS", None, "iterations of linear warm-up; default: the recipe's", number(int, 0)),
+        Flag("SEED", 0, "seed of weights, order and augmentation", number(int, 0)),
+        Flag(
+            "DETERMINISTIC",
+            "on",
+            "on: the same bits each time where PyTorch can; strict: an error where it cannot; off: faster",
+            choices=("on", "off", "strict"),
+        ),
+    ),
+)
+
+RUN = (
+    "run",
+    (
+        Flag("RUN_NAME", None, "folder below pth_files/; default: {MODEL}_{BACKBONE}, numbered where taken"),
+        Flag(
+            "RESUME",
+            None,
+            "go on with RUN_NAME, the named run or file, or the newest unfinished run",
+            bare="",
+            metavar="RUN",
+        ),
+        Flag("MODEL_SAVE_EPOCHS", 10, "keep the weights of every N-th epoch", number(int, 1)),
+        Flag("KEEP", 0, "keep only the newest N of those files; 0 keeps all", number(int, 0)),
+    ),
+)
+
+EVALUATION = (
+    "evaluation",
+    (
+        WEIGHTS,
+        Flag("DATASET_PATH", "./datasets/", "folder with annotations/, images/ and labels/"),
+        Flag("SPLIT", "val", "list below annotations/ to evaluate: train, val, test, ..."),
+        Flag("OUTPUT", None, "folder of tables and pictures; default: evaluation_SPLIT beside the weights"),
+        Flag("WORST", 8, "pictures of this many worst images", number(int, 0)),
+    ),
+)
+
+PREDICTION = (
+    "prediction",
+    (
+        WEIGHTS,
+        Flag("INPUT", "test_sample/", "image, or folder of images"),
+        Flag("OUTPUT", "output/", "folder for maps and overlays"),
+        Flag("SCORES", False, "also write the probability of each class", None),
+    ),
+)
+
+WINDOWS = (
+    "windows",
+    (
+        Flag("WINDOW", None, "side of a window in pixels; default: the training crop", number(int, 32)),
+        Flag("OVERLAP", 0.5, "part of a window shared with its neighbour", number(float, 0, 0.9)),
+    ),
+)
+
+STRUCTURE = (
+    "what to show",
+    (
+        WEIGHTS,
+        Flag("LIST", False, "list the network families, their backbones and options", None),
+        Flag("DEPTH", 3, "levels of modules in the table", number(int, 1)),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Inference: whole images, windows, blending, writing of rasters."""

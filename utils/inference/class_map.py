@@ -1,0 +1,72 @@
+"""From probabilities to a class map, and what share of a scene each class takes."""
+
+import numpy as np
+from rasterio.crs import CRS
+
+from utils.data.labels import Classes
+from utils.data.raster import RasterInfo
+
+_WEB_MERCATOR = 3857  # in metres by name only: its pixels shrink with the latitude
+
+
+def no_data_value(num_classes: int) -> int:
+    """Return the value of pixels without a class: the largest of the smallest dtype that holds all classes."""
+    return 255 if num_classes <= 255 else 65535
+
+
+def class_dtype(num_classes: int) -> np.dtype:
+    """Return the smallest dtype that holds all classes and the no-data value."""
+    return np.dtype(np.uint8 if num_classes <= 255 else np.uint16)
+
+
+def to_class_map(probabilities: np.ndarray) -> np.ndarray:
+    """Map probabilities (K, H, W), NaN where invalid, to class ids (H, W) with the no-data value there."""
+    num_classes = len(probabilities)
+    classes = probabilities.argmax(0).astype(class_dtype(num_classes))
+    classes[np.isnan(probabilities[0])] = no_data_value(num_classes)
+    return classes
+
+
+def pixel_area(info: RasterInfo) -> float | None:
+    """Return the area of a pixel in square metres, or None where its coordinates are not lengths."""
+    if info.crs is None or info.transform is None:
+        return None
+    crs = CRS.from_wkt(info.crs)
+    if not crs.is_projected or crs.to_epsg() == _WEB_MERCATOR:
+        return None
+    metres = crs.linear_units_factor[1]
+    return abs(info.transform.determinant) * metres**2
+
+
+class ClassTotals:
+    """Pixels and area of each class over all maps of a run."""
+
+    def __init__(self, classes: Classes) -> None:
+        self.names = classes.names
+        self.pixels = np.zeros(len(classes.names), np.int64)
+        self.no_data = 0
+        self.areas: np.ndarray | None = np.zeros(len(classes.names))
+
+    def add(self, class_map: np.ndarray, area: float | None) -> None:
+        """Count a class map, or rows of one, whose pixels have `area` square metres (None: unknown)."""
+        counts = np.bincount(class_map.ravel(), minlength=len(self.names))
+        self.no_data += int(counts[len(self.names) :].sum())
+        self.pixels += counts[: len(self.names)]
+        # A sum over only some of the maps would look like the sum over all.
+        if area is None or self.areas is None:
+            self.areas = None
+        else:
+            self.areas += counts[: len(self.names)] * area
+
+    def table(self) -> str:
+        """Return the shares of the valid pixels, and the areas where they are known, as lines of text."""
+        valid = int(self.pixels.sum())
+        width = max(len(name) for name in (*self.names, "no data"))
+        lines = []
+        for index, name in enumerate(self.names):
+            share = 100 * self.pixels[index] / valid if valid else 0.0
+            area = "" if self.areas is None else f"  {self.areas[index] / 1e6:14,.3f} km²"
+            lines.append(f"  {name:<{width}}  {share:6.2f} %{area}")
+        if self.no_data:
+            lines.append(f"  {'no data':<{width}}  {self.no_data} pixels, not counted")
+        return "\n".join(lines)

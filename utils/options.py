@@ -1,0 +1,68 @@
+"""The flags of each program, parsed; nothing here imports torch, so a mistyped flag answers at once."""
+
+import argparse
+import difflib
+import sys
+
+from nets.errors import UserError
+from utils.flags import DATA, EVALUATION, HARDWARE, NETWORK, PREDICTION, RUN, STRUCTURE, TRAINING, WINDOWS
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are one line with the nearest valid flag."""
+
+    def error(self, message: str) -> None:
+        """Raise `UserError` instead of printing the whole usage."""
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            given = message.removeprefix(prefix).split()[0].split("=")[0]
+            known = [name for action in self._actions for name in action.option_strings]
+            nearest = difflib.get_close_matches(given.upper(), known, n=1, cutoff=0.5)
+            hint = f"did you mean {nearest[0]}?" if nearest else "the flags are upper-case"
+            message = f"there is no flag {given}; {hint} (--help lists all)"
+        raise UserError(message)
+
+
+def parse(program: str, groups: tuple, argv: list[str] | None) -> argparse.Namespace:
+    """Parse `argv` (default: the command line) with the flags of `groups`."""
+    parser = Parser(description=program, allow_abbrev=False)
+    for title, flags in groups:
+        group = parser.add_argument_group(title)
+        for flag in flags:
+            flag.add_to(group)
+    return parser.parse_args(sys.argv[1:] if argv is None else argv)
+
+
+def need_weights(options: argparse.Namespace) -> argparse.Namespace:
+    """Return `options` if a checkpoint was named."""
+    if not options.WEIGHTS:
+        raise UserError(
+            "--WEIGHTS is missing; give a checkpoint, e.g. --WEIGHTS pth_files/unet_resnet50/best.pth"
+        )
+    return options
+
+
+def train_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the flags of train.py."""
+    return parse("Train a network.", (DATA, NETWORK, TRAINING, RUN, HARDWARE), argv)
+
+
+def evaluate_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the flags of evaluate.py."""
+    return need_weights(parse("Measure a trained network on a labelled split.", (EVALUATION, HARDWARE), argv))
+
+
+def predict_small_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the flags of predict_small.py."""
+    return need_weights(parse("Predict images that fit in memory.", (PREDICTION, HARDWARE), argv))
+
+
+def predict_large_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the flags of predict_large.py."""
+    return need_weights(parse("Predict scenes of any size.", (PREDICTION, WINDOWS, HARDWARE), argv))
+
+
+def structure_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the flags of Structure.py."""
+    options = parse("Show a trained network, or what can be built.", (STRUCTURE,), argv)
+    return options if options.LIST else need_weights(options)

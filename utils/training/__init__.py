@@ -1,0 +1,1 @@
+"""Training: engine, losses, optimisers, schedules, checkpoints, logs."""
