@@ -1,10 +1,12 @@
 """The shape of every network here: normalise -> backbone -> decoder -> classifier -> resize to the image."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from nets.layers.conv import ConvNormAct
-from nets.layers.init import init_weights
+from nets.decoders.fcn import FCNHead
+from nets.layers.init import init_classifier, init_weights
 from nets.layers.resize import resize
 
 
@@ -13,10 +15,10 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     A pixel with NaN or infinity in any band is invalid: all its bands become 0, which is the band's mean.
     """
-    with torch.autocast(images.device.type, enabled=False):
-        normalized = (images.to(mean.dtype) - mean[:, None, None]) / std[:, None, None]
-        valid = torch.isfinite(normalized).all(dim=1, keepdim=True)
-        return torch.where(valid, normalized, torch.zeros((), dtype=mean.dtype, device=mean.device))
+    # Autocast leaves these element-wise operations in float32.
+    normalized = (images.to(mean.dtype) - mean[:, None, None]) / std[:, None, None]
+    valid = torch.isfinite(normalized).all(dim=1, keepdim=True)
+    return torch.where(valid, normalized, torch.zeros((), dtype=mean.dtype, device=mean.device))
 
 
 class SegmentationNetwork(nn.Module):
@@ -62,7 +64,11 @@ class SegmentationModel(SegmentationNetwork):
         num_classes: number of classes.
         dropout: rate of the channel dropout before the classifier.
         classifier_kernel: side of the classifier's kernel in pixels.
-        aux_channels: width of the auxiliary FCN head on the last feature map but one; 0 is none.
+        classifier_bias: whether the classifier has a bias.
+        align_corners: how the logits are resized to the image.
+        aux_channels: width of the usual auxiliary FCN head, on the last feature map but one; 0 is none.
+        aux_heads: auxiliary heads instead of the usual one: modules that map the backbone's maps to logits
+            (B, K, h, w), with `.align_corners`.
     """
 
     def __init__(
@@ -74,33 +80,37 @@ class SegmentationModel(SegmentationNetwork):
         num_classes: int,
         dropout: float = 0.0,
         classifier_kernel: int = 1,
+        classifier_bias: bool = True,
+        align_corners: bool = False,
         aux_channels: int = 0,
+        aux_heads: Sequence[nn.Module] = (),
     ):
         super().__init__(bands, num_classes)
         self.backbone = backbone
         self.decoder = decoder
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(
-            decoder.out_channels, num_classes, classifier_kernel, padding=classifier_kernel // 2
+            decoder.out_channels,
+            num_classes,
+            classifier_kernel,
+            padding=classifier_kernel // 2,
+            bias=classifier_bias,
         )
-        self.aux_head = None
-        if aux_channels:
-            self.aux_head = nn.Sequential(
-                ConvNormAct(backbone.channels[-2], aux_channels, 3),
-                nn.Dropout2d(dropout),
-                nn.Conv2d(aux_channels, num_classes, 1),
-            )
-            init_weights(self.aux_head)
+        self.align_corners = align_corners
+        if aux_channels and not aux_heads:
+            aux_heads = [FCNHead(backbone.channels, num_classes, channels=aux_channels, dropout=dropout)]
+        self.aux_heads = nn.ModuleList(aux_heads)
         init_weights(decoder)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        init_classifier(self.classifier)
 
     def forward(self, images: Tensor) -> dict[str, Tensor | list[Tensor]]:
         """Map (B, C, H, W) in data units to {"logits": (B, K, H, W)}; training may add the list "aux"."""
         size = images.shape[-2:]
         features = self.backbone(self.normalize(images))
         logits = self.classifier(self.dropout(self.decoder(features)))  # (B, K, h, w)
-        outputs = {"logits": resize(logits, size)}
-        if self.training and self.aux_head is not None:
-            outputs["aux"] = [resize(self.aux_head(features[-2]), size)]
+        outputs = {"logits": resize(logits, size, align_corners=self.align_corners)}
+        if self.training and len(self.aux_heads):
+            outputs["aux"] = [
+                resize(head(features), size, align_corners=head.align_corners) for head in self.aux_heads
+            ]
         return outputs

@@ -1,7 +1,13 @@
 """Helpers that several test files share."""
 
+import importlib.util
+import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,3 +20,58 @@ def shared_data(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs the shared data {'/'.join(parts)}, which is not here")
     return path
+
+
+@dataclass(frozen=True)
+class ParityReference:
+    """One parity reference of the shared folder.
+
+    Attributes:
+        checkpoint: the opened OpenMMLab checkpoint, as `torch.load` gives it.
+        images: normalised input (N, C, H, W), float32.
+        logits: reference logits in float64 at every `stride`-th pixel from `offset`.
+        extras: what the reference drew at run time.
+    """
+
+    checkpoint: dict
+    images: np.ndarray
+    logits: np.ndarray
+    stride: int
+    offset: int
+    extras: dict[str, np.ndarray]
+
+    def difference(self, logits: np.ndarray) -> float:
+        """Return the largest deviation of logits (N, K, H, W), as a share of the reference's deviation."""
+        own = logits[:, :, self.offset :: self.stride, self.offset :: self.stride]
+        assert own.shape == self.logits.shape
+        return float(np.abs(own - self.logits).max() / self.logits.std())
+
+
+def shared_parity(name: str) -> ParityReference:
+    """Return a parity reference, its checkpoint made from its spec, or skip the test."""
+    folder = SHARED / "parity"
+    path = folder / "refs" / f"{name}.small.npz"
+    if not path.exists():
+        pytest.skip(f"needs the parity reference {name}, which is not here")
+    weights = _module(folder / "parity_weights.py")
+    with np.load(path) as data:
+        info = json.loads(str(data["info"]))
+        stride = int(data["stride"])
+        return ParityReference(
+            checkpoint=weights.checkpoint(weights.load_spec(folder / "refs" / f"{name}.spec.json.gz")),
+            images=weights.make_input(info["seed"], tuple(info["input"])),
+            logits=data["logits64_sub"],
+            stride=stride,
+            offset=int(data["offset"]) if "offset" in data else stride // 2,
+            extras={key[6:]: data[key] for key in data.files if key.startswith("extra_")},
+        )
+
+
+def _module(path: Path) -> ModuleType:
+    if path.stem in sys.modules:
+        return sys.modules[path.stem]
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,20 +1,23 @@
 """One synthetic satellite scene: surfaces, illumination, atmosphere and sensor over a demo landscape.
 
-Ten bands as Sentinel-2's 10 m and 20 m bands see them. Debris on a glacier is the rock of the walls around it:
-its spectrum is the same mixture of the same minerals, a little moister. Only shape, texture and surroundings
-tell them apart. The 20 m bands are averaged over 2 x 2 pixels and repeated, as after resampling to 10 m.
+Ten bands as Sentinel-2's 10 m and 20 m bands see them. Debris on a glacier is the rock of the walls around
+it: its spectrum is the same mixture of the same minerals, a little moister. Only shape, texture and
+surroundings tell them apart. The 20 m bands are averaged over 2 x 2 pixels and repeated, as after resampling
+to 10 m.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from tools.demo_terrain import Terrain, box_mean, fractal_noise, look_up, shape_terrain, sigmoid
+from tools.demo_noise import box_mean, fractal_noise, look_up, sigmoid
+from tools.demo_terrain import Terrain, shape_terrain
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 FINE_BANDS = ("B02", "B03", "B04", "B08")  # 10 m; the others have 20 m
 CLASSES = ("clean_ice", "debris_covered_ice", "rock")
-CLEAN, DEBRIS, ROCK, IGNORE = 0, 1, 2, 255
+PALETTE = ((150, 220, 255), (225, 125, 45), (110, 95, 85))  # colours of the classes
+IGNORE = 255
 NODATA = 0
 PIXEL = 10.0  # metres
 SUPERSAMPLING = 2  # sub-pixels along each side of a pixel
@@ -27,7 +30,7 @@ SPECTRA = {
     "schist": (0.10, 0.11, 0.12, 0.13, 0.13, 0.14, 0.14, 0.15, 0.19, 0.18),
     "sandstone": (0.12, 0.16, 0.21, 0.23, 0.24, 0.25, 0.26, 0.27, 0.34, 0.31),
 }
-MOISTURE = (0.99, 0.99, 0.99, 0.985, 0.985, 0.98, 0.98, 0.98, 0.95, 0.945)  # debris over rock: melt water
+MOISTURE = (0.995, 0.995, 0.995, 0.99, 0.99, 0.99, 0.99, 0.99, 0.975, 0.97)  # debris over rock: melt water
 PATH_RADIANCE = (0.060, 0.040, 0.025, 0.021, 0.017, 0.014, 0.011, 0.010, 0.002, 0.001)
 SKY_LIGHT = (0.20, 0.15, 0.11, 0.10, 0.085, 0.075, 0.065, 0.060, 0.025, 0.015)  # diffuse over direct light
 NOISE = (0.0022, 0.0020, 0.0020, 0.0022, 0.0024, 0.0025, 0.0026, 0.0024, 0.0024, 0.0026)
@@ -52,7 +55,9 @@ def _average(field: np.ndarray, size: int) -> np.ndarray:
     return field.reshape(height // size, size, width // size, size).mean(axis=(1, 3), dtype=np.float32)
 
 
-def cast_shadow(elevation: np.ndarray, spacing: float, towards_sun: tuple[float, float], tangent: float) -> np.ndarray:
+def cast_shadow(
+    elevation: np.ndarray, spacing: float, towards_sun: tuple[float, float], tangent: float
+) -> np.ndarray:
     """Return 1 where the sun is seen and 0 where terrain hides it, with a soft edge, by marching towards it.
 
     Args:
@@ -82,14 +87,14 @@ def _snow(rng: np.random.Generator, terrain: Terrain, spacing: float) -> np.ndar
 
     Snow fills small hollows, so the slope that counts is that of the smoothed ground.
     """
-    down, right = np.gradient(box_mean(box_mean(terrain.elevation, 7), 7), spacing)
+    down, right = np.gradient(box_mean(box_mean(terrain.elevation, 13), 13), spacing)
     steepness = np.hypot(down, right)
     north = down / np.maximum(steepness, 0.05)  # ground that rises southwards faces north
-    noise = fractal_noise(rng, down.shape, spacing, 1200.0, 6 * spacing, 0.8)
+    noise = fractal_noise(rng, down.shape, spacing, 1200.0, 8 * spacing, 0.8)
     above = terrain.elevation - terrain.equilibrium
-    walls = (above - 260.0) / 70.0 + 1.5 * north - (steepness - 0.72) / 0.10 + 1.2 * noise
+    walls = (above - 470.0) / 60.0 + 1.6 * north - (steepness - 0.8) / 0.15 + 1.2 * noise
     firn = (above - 5.0) / 25.0 + 1.2 * noise
-    return terrain.ice * sigmoid(firn) + (1 - terrain.ice) * sigmoid(2.0 * np.minimum(walls, 6.0))
+    return terrain.ice * sigmoid(firn) + (1 - terrain.ice) * sigmoid(1.6 * np.minimum(walls, 6.0))
 
 
 def _minerals(
@@ -106,7 +111,9 @@ def _minerals(
     flow = [look_up(streak, terrain.across * k, terrain.along / 60.0 + 100.0 * k) for k in (20.0, 13.0)]
     speckle = fractal_noise(rng, shape, spacing, 90.0, 2 * spacing, 0.2)
     ice = terrain.ice
-    first = ice * (0.55 * region[0] + 0.85 * flow[0]) + (1 - ice) * (0.9 * region[0] + 0.4 * strata * terrain.wall)
+    first = ice * (0.55 * region[0] + 0.85 * flow[0]) + (1 - ice) * (
+        0.9 * region[0] + 0.4 * strata * terrain.wall
+    )
     second = ice * (0.55 * region[1] + 0.85 * flow[1]) + (1 - ice) * region[1]
     schist, sandstone = sigmoid(2.2 * first - 0.2), sigmoid(2.2 * second - 1.0)
     bright = np.exp(0.10 * speckle + ice * 0.10 * flow[1] + (1 - ice) * 0.10 * region[0])
@@ -126,7 +133,9 @@ def _illumination(
     facing = -(down * towards_sun[0] + right * towards_sun[1])
     stretch = np.sqrt(1.0 + down**2 + right**2)
     incidence = (np.sin(height) + np.cos(height) * facing) / stretch
-    pixels = cast_shadow(_average(terrain.elevation, SUPERSAMPLING), PIXEL, towards_sun, float(np.tan(height)))
+    pixels = cast_shadow(
+        _average(terrain.elevation, SUPERSAMPLING), PIXEL, towards_sun, float(np.tan(height))
+    )
     lit = np.repeat(np.repeat(pixels, SUPERSAMPLING, axis=0), SUPERSAMPLING, axis=1)
     direct = np.maximum(incidence, 0.0) / np.sin(height) * lit
     sky = (1.0 + 1.0 / stretch) / 2.0

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-COARSE = 8  # valley distances are computed on every eighth sub-pixel and interpolated
+from tools.demo_noise import COARSE, box_mean, enlarge, fractal_noise, look_up, sigmoid
+
 BOTTOM = 4600.0  # elevation at the lower end of a trunk valley
 
 
@@ -58,71 +59,6 @@ class Terrain:
     equilibrium: float
 
 
-def fractal_noise(
-    rng: np.random.Generator, shape: tuple[int, int], spacing: float, longest: float, shortest: float, hurst: float
-) -> np.ndarray:
-    """Return (H, W) noise of unit variance with a power-law spectrum between two wavelengths.
-
-    Args:
-        rng: source of the white noise.
-        shape: rows and columns.
-        spacing: distance of two samples, metres.
-        longest: longest wavelength, metres.
-        shortest: shortest wavelength, metres.
-        hurst: Hurst exponent; amplitudes fall with wave number to the power of minus (hurst + 1).
-    """
-    spectrum = np.fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
-    rows = np.fft.fftfreq(shape[0], spacing)[:, None]
-    columns = np.fft.rfftfreq(shape[1], spacing)[None, :]
-    wave_number = np.hypot(rows, columns)
-    wave_number[0, 0] = 1.0
-    gain = wave_number ** -(hurst + 1.0)
-    # Soft edges of the pass band: a hard cut would ring.
-    gain = gain * np.exp(-((wave_number * shortest) ** 4)) * np.exp(-((1.0 / (wave_number * longest)) ** 4))
-    gain[0, 0] = 0.0
-    noise = np.fft.irfft2(spectrum * gain.astype(np.float32), s=shape)
-    return (noise / noise.std()).astype(np.float32)
-
-
-def look_up(texture: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return a periodic texture at fractional positions (bilinear)."""
-    height, width = texture.shape
-    top, left = np.floor(rows), np.floor(columns)
-    down, right = (rows - top).astype(np.float32), (columns - left).astype(np.float32)
-    top, left = top.astype(np.int32) % height, left.astype(np.int32) % width
-    below, beside = (top + 1) % height, (left + 1) % width
-    upper = texture[top, left] * (1 - right) + texture[top, beside] * right
-    lower = texture[below, left] * (1 - right) + texture[below, beside] * right
-    return upper * (1 - down) + lower * down
-
-
-def sigmoid(score: np.ndarray) -> np.ndarray:
-    """Return the logistic function, safe for large scores."""
-    return 1.0 / (1.0 + np.exp(-np.clip(score, -30.0, 30.0)))
-
-
-def enlarge(coarse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return a field given on every `COARSE`-th sub-pixel on all of them (bilinear)."""
-    rows = np.arange(shape[0], dtype=np.float32) / COARSE
-    columns = np.arange(shape[1], dtype=np.float32) / COARSE
-    top, left = rows.astype(np.int32), columns.astype(np.int32)
-    down, right = (rows - top)[:, None], columns - left
-    wide = coarse[:, left] * (1 - right) + coarse[:, left + 1] * right
-    return (wide[top] * (1 - down) + wide[top + 1] * down).astype(np.float32)
-
-
-def box_mean(image: np.ndarray, size: int) -> np.ndarray:
-    """Return the running mean over size x size samples; edges are repeated."""
-    for axis in (0, 1):
-        padding = [(0, 0), (0, 0)]
-        padding[axis] = (size // 2 + 1, (size - 1) // 2)
-        total = np.cumsum(np.pad(image, padding, mode="edge"), axis=axis, dtype=np.float64)
-        upper, lower = np.split(total, [size], axis=axis)[1], total
-        lower = lower[: image.shape[0]] if axis == 0 else lower[:, : image.shape[1]]
-        image = ((upper - lower) / size).astype(np.float32)
-    return image
-
-
 def _resample(points: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the polyline at even steps of arc length, and that arc length."""
     arc = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
@@ -137,13 +73,13 @@ def _trunk(rng: np.random.Generator, length: float, centre: float, reach: float)
     bends = 0.07 * reach * np.sin(2 * np.pi * (rng.uniform(0.9, 1.6) * x + rng.uniform()))
     points, arc = _resample(np.stack([x * length, centre + start * (1 - x) + end * x + bends], axis=1), 30.0)
     part = arc / arc[-1]
-    width = rng.uniform(0.080, 0.105) * reach
+    width = rng.uniform(0.092, 0.118) * reach
     return Valley(
         points=points,
         arc=arc,
         floor=BOTTOM + rng.uniform(0.105, 0.125) * length * (1 - part) ** 1.2,
-        half_width=width * (1.0 + 0.9 * np.exp(-arc / (4 * width))) * (1.0 - 0.2 * part),
-        terminus=rng.uniform(0.74, 0.88) * arc[-1],
+        half_width=width * (1.0 + 0.5 * np.exp(-arc / (4 * width))) * (1.0 - 0.15 * part),
+        terminus=rng.uniform(0.78, 0.90) * arc[-1],
     )
 
 
@@ -157,7 +93,7 @@ def _tributary(rng: np.random.Generator, trunk: Valley, part: float, side: float
     turn = joint + normal * rng.uniform(0.10, 0.18) * reach - tangent * rng.uniform(0.12, 0.2) * reach
     t = np.linspace(0.0, 1.0, 80)[:, None]
     points, arc = _resample((1 - t) ** 2 * head + 2 * t * (1 - t) * turn + t**2 * joint, 30.0)
-    width = rng.uniform(0.45, 0.7) * trunk.half_width[index]
+    width = rng.uniform(0.55, 0.8) * trunk.half_width[-1]
     climb = rng.uniform(0.16, 0.24) * arc[-1]
     lift = rng.uniform(0.0, 15.0)
     valley = Valley(
@@ -218,6 +154,13 @@ def _distances(valley: Valley, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray
     return np.sqrt(best), side, valley.arc[nearest].astype(np.float32)
 
 
+def _continuity(valley: Valley, arc: np.ndarray, step: float) -> np.ndarray:
+    """Return 1 where the distance along a valley varies evenly, 0 around its ends and where it jumps."""
+    jump = box_mean(np.hypot(*np.gradient(arc, step)).astype(np.float32), 7)
+    ends = np.clip(np.minimum(arc, valley.arc[-1] - arc) / 200.0, 0.0, 1.0)
+    return box_mean(ends / (1.0 + (jump / 2.0) ** 4), 3)
+
+
 def _glacier(valley: Valley, distance: np.ndarray, arc: np.ndarray, bend: np.ndarray) -> np.ndarray:
     """Return how far inside the glacier each place lies, in metres (negative outside).
 
@@ -232,12 +175,18 @@ def _glacier(valley: Valley, distance: np.ndarray, arc: np.ndarray, bend: np.nda
 
 
 def _debris_score(
-    valley: Valley, across: np.ndarray, arc: np.ndarray, equilibrium: float, relief: float, patches: np.ndarray
+    valley: Valley,
+    across: np.ndarray,
+    arc: np.ndarray,
+    equilibrium: float,
+    relief: float,
+    patches: np.ndarray,
 ) -> np.ndarray:
     """Return the logit of the debris cover of one glacier; it grows downstream and towards the margins."""
     floor = np.interp(arc, valley.arc, valley.floor).astype(np.float32)
     below = equilibrium - floor
-    score = (below - 0.10 * relief) / (0.05 * relief) + 3.5 * (across**2 - 0.5) + 1.5 * patches
+    apart = np.clip(arc / 250.0, 0.0, 1.0)  # around the head, "across the flow" has no meaning
+    score = (below - 0.05 * relief) / (0.06 * relief) + apart * (3.5 * (across**2 - 0.5) + 1.5 * patches)
     for start, place in valley.moraines:
         stripe = np.exp(-(((across - place) / 0.08) ** 2)) * sigmoid((arc - start) / 60.0)
         score = score + 9.0 * stripe * sigmoid((below + 0.05 * relief) / (0.03 * relief))
@@ -263,19 +212,30 @@ def _walls(
         floors += weight * wall
     elevation = BOTTOM - blend * np.log(total)
     rise = floors / total
-    smooth = [box_mean(box_mean(enlarge(f.astype(np.float32), shape), COARSE), COARSE) for f in (elevation, rise)]
+    smooth = [
+        box_mean(box_mean(enlarge(f.astype(np.float32), shape), COARSE), COARSE) for f in (elevation, rise)
+    ]
     return smooth[0], smooth[1]
 
 
-def _relief_noise(rng: np.random.Generator, terrain_shape: tuple[int, int], spacing: float, across_metres: np.ndarray,
-                  along: np.ndarray, rise: np.ndarray) -> np.ndarray:
-    """Return rock relief in metres: ridged fractal noise, and gullies that run down the walls."""
-    fractal = fractal_noise(rng, terrain_shape, spacing, 1500.0, 4 * spacing, 1.15)
-    ridged = 0.6 - np.abs(fractal_noise(rng, terrain_shape, spacing, 900.0, 5 * spacing, 1.05))
-    texture = fractal_noise(rng, (512, 512), 1.0, 90.0, 3.0, 0.4)
-    gullies = look_up(texture, along / 7.0, across_metres / 32.0)
-    steep = np.clip(rise / 180.0, 0.0, 1.0)
-    return steep * (45.0 * fractal + 45.0 * ridged + 11.0 * gullies) + 1.2 * fractal
+def _relief_noise(
+    rng: np.random.Generator, spacing: float, offset: np.ndarray, along: np.ndarray, share: np.ndarray
+) -> np.ndarray:
+    """Return rock relief in metres: fractal noise, and sharp spurs with gullies that run down the walls.
+
+    Args:
+        rng: source of the noise.
+        spacing: sub-pixel size, metres.
+        offset: (H, W) distance from the valley axis.
+        along: (H, W) distance along it.
+        share: (H, W) strength of the spurs, 0..1; they end at ridges, where the valley's coordinates end.
+    """
+    fractal = fractal_noise(rng, offset.shape, spacing, 1500.0, 4 * spacing, 1.2)
+    texture = fractal_noise(rng, (512, 512), 1.0, 60.0, 3.0, 0.8)
+    bent = along + 60.0 * fractal
+    spurs = 0.7 - np.abs(look_up(texture, bent / 22.0, offset / 120.0))
+    gullies = look_up(texture, bent / 5.0 + 200.0, offset / 45.0)
+    return 52.0 * fractal + share * (55.0 * spurs + 8.0 * gullies)
 
 
 def shape_terrain(rng: np.random.Generator, shape: tuple[int, int], spacing: float) -> Terrain:
@@ -298,35 +258,40 @@ def shape_terrain(rng: np.random.Generator, shape: tuple[int, int], spacing: flo
     bend = fractal_noise(rng, shape, spacing, 900.0, 120.0, 0.8)
     streaks = fractal_noise(rng, (512, 512), 1.0, 60.0, 3.0, 0.3)
     inside = np.full(shape, -np.inf, np.float32)
-    cover, across, along, offset = (np.zeros(shape, np.float32) for _ in range(4))
+    crest = inside.copy()
+    cover, across, along, offset, smooth = (np.zeros(shape, np.float32) for _ in range(5))
     for valley, (distance, side, arc) in zip(valleys, nearest, strict=True):
         d, s = enlarge(distance, shape), enlarge(arc, shape)
-        signed = d * np.kron(side, np.ones((COARSE, COARSE), np.float32))[: shape[0], : shape[1]]
+        signed = enlarge(side * distance, shape)
+        signed = np.where(d < 2 * step, signed, np.copysign(d, signed))  # across a jump only the sign holds
         margin = _glacier(valley, d, s, bend)
         c = signed / np.interp(s, valley.arc, valley.half_width).astype(np.float32)
         patches = look_up(streaks, c * 24.0, s / 50.0)
         score = _debris_score(valley, c, s, equilibrium, relief, patches)
         owner = margin > inside
-        fields = ((inside, margin), (cover, score), (across, c), (along, s), (offset, d))
+        crest = np.maximum(crest, np.minimum(inside, margin))  # the second largest so far
+        calm = enlarge(_continuity(valley, arc, step), shape)
+        fields = ((inside, margin), (cover, score), (across, c), (along, s), (offset, d), (smooth, calm))
         for target, value in fields:
             np.copyto(target, value, where=owner, casting="same_kind")
 
     ice = sigmoid(inside / 5.0)
-    debris = sigmoid(2.0 * cover)
-    bare = elevation + _relief_noise(rng, shape, spacing, offset, along, rise) * (1.0 - sigmoid(inside / 15.0))
+    debris = sigmoid(1.3 * cover)
+    wall = np.clip(rise / 160.0, 0.0, 1.0)
+    rock = _relief_noise(rng, spacing, offset, along, smooth * np.clip((inside - crest) / 250.0, 0.0, 1.0))
+    bare = elevation + (wall * rock + 0.03 * rock) * (1.0 - sigmoid(inside / 15.0))
     surface = bare + _ice_relief(rng, shape, spacing, inside, debris)
-    wall = np.clip(rise / 130.0, 0.0, 1.0)
     return Terrain(surface, ice, debris, wall, across, along, equilibrium)
 
 
 def _ice_relief(
     rng: np.random.Generator, shape: tuple[int, int], spacing: float, inside: np.ndarray, debris: np.ndarray
 ) -> np.ndarray:
-    """Return the height of the ice above its bed, metres, with the hummocks that uneven melt leaves in debris."""
+    """Return the height of the ice above its bed, metres, with the hummocks that melt leaves in debris."""
     hummocks = fractal_noise(rng, shape, spacing, 130.0, 45.0, 0.5)
     gentle = fractal_noise(rng, shape, spacing, 400.0, 60.0, 1.0)
     depth = np.maximum(inside, 0.0)
     bulge = 38.0 * (1.0 - np.exp(-depth / 90.0))
     lateral_moraine = 8.0 * debris * np.exp(-(((inside + 28.0) / 16.0) ** 2))
     on_ice = sigmoid(inside / 8.0)
-    return bulge + lateral_moraine + on_ice * (2.6 * hummocks * debris + 1.5 * gentle)
+    return bulge + lateral_moraine + on_ice * (3.6 * hummocks * debris + 1.5 * gentle)

@@ -30,7 +30,11 @@ def parse(program: str, groups: tuple, argv: list[str] | None) -> argparse.Names
         group = parser.add_argument_group(title)
         for flag in flags:
             flag.add_to(group)
-    return parser.parse_args(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    options = parser.parse_args(argv)
+    # A flag that is given wins over recipe and resumed run, also where it repeats the default.
+    options.given = {word[2:].split("=")[0] for word in argv if word.startswith("--")}
+    return options
 
 
 def need_weights(options: argparse.Namespace) -> argparse.Namespace:
@@ -40,6 +44,12 @@ def need_weights(options: argparse.Namespace) -> argparse.Namespace:
             "--WEIGHTS is missing; give a checkpoint, e.g. --WEIGHTS pth_files/unet_resnet50/best.pth"
         )
     return options
+
+
+def plain_options(options: argparse.Namespace) -> dict:
+    """Return the flags as plain values for JSON and checkpoints."""
+    values = {name: value for name, value in vars(options).items() if name.isupper()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def train_options(argv: list[str] | None = None) -> argparse.Namespace:

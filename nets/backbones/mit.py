@@ -42,8 +42,8 @@ class ReducedAttention(nn.Module):
     def __init__(self, width: int, heads: int, reduction: int, embed_eps: float):
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+        # Queries, keys and values in one matrix, as torch.nn.MultiheadAttention lays them out.
+        self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
         self.reduce = None
         if reduction > 1:
@@ -57,8 +57,9 @@ class ReducedAttention(nn.Module):
         if self.reduce is not None:
             reduced = self.reduce(x.transpose(1, 2).reshape(b, d, *size))  # (B, D, h / R, w / R)
             source = self.norm(reduced.flatten(2).transpose(1, 2))  # (B, N / R^2, D)
-        q = self.query(x).reshape(b, n, self.heads, -1).transpose(1, 2)  # (B, heads, N, D / heads)
-        kv = self.key_value(source).reshape(b, source.shape[1], 2, self.heads, -1)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(x, weight[:d], bias[:d]).reshape(b, n, self.heads, -1).transpose(1, 2)  # (B, heads, N, D / heads)
+        kv = F.linear(source, weight[d:], bias[d:]).reshape(b, source.shape[1], 2, self.heads, -1)
         k, v = kv.permute(2, 0, 3, 1, 4)  # each (B, heads, N / R^2, D / heads)
         attended = F.scaled_dot_product_attention(q, k, v)
         return self.project(attended.transpose(1, 2).reshape(b, n, d))

@@ -47,3 +47,10 @@ class SeparableConv(nn.Sequential):
             in_channels, in_channels, kernel_size, dilation=dilation, groups=in_channels
         )
         self.pointwise = ConvNormAct(in_channels, out_channels, 1)
+
+
+def set_norm_eps(module: nn.Module, eps: float) -> None:
+    """Set the epsilon of every batch norm in a module."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps = eps

@@ -26,6 +26,13 @@ def init_weights(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def init_classifier(classifier: nn.Conv2d) -> None:
+    """Start a classifier near equal scores for all classes."""
+    nn.init.normal_(classifier.weight, std=0.01)
+    if classifier.bias is not None:
+        nn.init.zeros_(classifier.bias)
+
+
 def reinitialize(network: nn.Module, how: InitType) -> None:
     """Start all convolutions and linear layers by one rule.
 

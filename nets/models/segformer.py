@@ -3,7 +3,9 @@
 Paper: Xie et al., "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers",
 NeurIPS 2021, https://arxiv.org/abs/2105.15203
 
-Deviations: none; the decoder's widths are the authors' (256 for b0 and b1, 768 from b2; MMSegmentation has 256).
+Deviations: none; the decoder's widths are the authors' (256 for b0 and b1, 768 from b2). MMSegmentation's decoder
+(`decoder=conv`) has batch norm and ReLU behind each projection and 256 channels for all sizes, and 1e-6 in all
+layer norms; Hugging Face has the authors' decoder and 1e-5 in all.
 """
 
 from typing import Literal
@@ -11,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nets.backbones.catalogue import create_backbone
+from nets.backbones.mit import MiT
 from nets.layers.conv import ConvNormAct
 from nets.layers.resize import resize
 from nets.registry import register_model
@@ -21,19 +23,32 @@ DECODER_CHANNELS = {"b0": 256, "b1": 256, "b2": 768, "b3": 768, "b4": 768, "b5":
 
 
 class MLPDecoder(nn.Module):
-    """Project each map to one width, enlarge all to the finest, fuse by 1x1 (paper, section 3.2)."""
+    """Project each map to one width, enlarge all to the finest, fuse by 1x1 (paper, section 3.2).
 
-    def __init__(self, in_channels: list[int], channels: int):
+    Args:
+        in_channels: channels of the maps, finest first.
+        channels: common width.
+        norm: put batch norm and ReLU behind each projection.
+        align_corners: how the maps are enlarged.
+    """
+
+    def __init__(self, in_channels: list[int], channels: int, *, norm: bool, align_corners: bool):
         super().__init__()
         # A 1x1 convolution is the paper's linear layer on every pixel.
-        self.project = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
+        self.project = nn.ModuleList(
+            ConvNormAct(width, channels, 1) if norm else nn.Conv2d(width, channels, 1) for width in in_channels
+        )
         self.fuse = ConvNormAct(len(in_channels) * channels, channels, 1)
+        self.align_corners = align_corners
         self.out_channels = channels
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the (B, C_i, h_i, w_i) to (B, D, h_0, w_0)."""
         size = features[0].shape[-2:]
-        projected = [resize(layer(x), size) for layer, x in zip(self.project, features, strict=True)]
+        projected = [
+            resize(layer(x), size, align_corners=self.align_corners)
+            for layer, x in zip(self.project, features, strict=True)
+        ]
         return self.fuse(torch.cat(projected, dim=1))
 
 
@@ -43,14 +58,35 @@ def segformer(
     bands: int,
     num_classes: int,
     backbone: Literal["b0", "b1", "b2", "b3", "b4", "b5"] = "b0",
+    decoder: Literal["mlp", "conv"] = "mlp",
     decoder_channels: int | None = None,
     drop_path: float = 0.1,
     dropout: float = 0.1,
+    align_corners: bool = False,
+    embed_eps: float = 1e-5,
+    block_eps: float = 1e-6,
 ) -> SegmentationModel:
-    """SegFormer b0 to b5; `decoder_channels` overrides the width that belongs to the size."""
-    encoder = create_backbone(f"mit_{backbone}", bands=bands, stages=4, drop_path=drop_path)
-    decoder = MLPDecoder(encoder.channels, decoder_channels or DECODER_CHANNELS[backbone])
-    return SegmentationModel(encoder, decoder, bands=bands, num_classes=num_classes, dropout=dropout)
+    """SegFormer b0 to b5.
+
+    Args:
+        bands: bands of an image.
+        num_classes: number of classes.
+        backbone: size of the Mix Transformer.
+        decoder: "mlp" is the paper's, "conv" MMSegmentation's.
+        decoder_channels: width of the decoder; None is what belongs to size and decoder.
+        drop_path: rate of stochastic depth at the last block.
+        dropout: rate of the channel dropout before the classifier.
+        align_corners: how maps and logits are enlarged.
+        embed_eps: epsilon of the norms after patch embedding and sequence reduction.
+        block_eps: epsilon of the encoder's other norms.
+    """
+    name = f"mit_{backbone}"
+    encoder = MiT(name, bands=bands, drop_path=drop_path, embed_eps=embed_eps, block_eps=block_eps)
+    width = decoder_channels or (DECODER_CHANNELS[backbone] if decoder == "mlp" else 256)
+    head = MLPDecoder(encoder.channels, width, norm=decoder == "conv", align_corners=align_corners)
+    return SegmentationModel(
+        encoder, head, bands=bands, num_classes=num_classes, dropout=dropout, align_corners=align_corners
+    )
 
 
 RECIPE = {

@@ -75,12 +75,7 @@ def raster_info(path: Path | str) -> RasterInfo:
         )
     with open_raster(path) as pages:
         first = pages[0]
-        if len(pages) > 1:
-            names = tuple(page.descriptions[0] for page in pages)
-        elif _is_palette(first):
-            names = ("red", "green", "blue")
-        else:
-            names = tuple(first.descriptions[index - 1] for index in _colour_bands(first))
+        names = _band_names(pages)
         return RasterInfo(
             path=path,
             height=first.height,
@@ -169,6 +164,20 @@ def read_label(
     return label, valid
 
 
+def label_info(path: Path | str) -> RasterInfo:
+    """Read the header of a label raster; `bands` is what the file holds, palettes are not expanded."""
+    path = Path(path)
+    if is_npy(path):
+        return raster_info(path)
+    with open_raster(path) as pages:
+        first = pages[0]
+        count = max(len(pages), first.count)
+        names = (None,) * count
+        return RasterInfo(
+            path, first.height, first.width, count, first.dtypes[0], names, None, None, first.nodata
+        )
+
+
 def read_palette(path: Path | str) -> dict[int, tuple[int, int, int]] | None:
     """Return the colour table of a raster, index -> (red, green, blue), or None where it has none."""
     path = Path(path)
@@ -178,6 +187,17 @@ def read_palette(path: Path | str) -> dict[int, tuple[int, int, int]] | None:
         if not _is_palette(pages[0]):
             return None
         return {index: tuple(color[:3]) for index, color in pages[0].colormap(1).items()}
+
+
+def _band_names(pages: list[rasterio.DatasetReader]) -> tuple[str | None, ...]:
+    first = pages[0]
+    if len(pages) > 1:
+        return tuple(page.descriptions[0] for page in pages)
+    bands = _colour_bands(first)
+    # A TIFF of three bytes per pixel calls itself RGB whatever its bands are; PNG and JPEG mean it.
+    if _is_palette(first) or (first.driver in ("PNG", "JPEG") and len(bands) == 3):
+        return ("red", "green", "blue")
+    return tuple(first.descriptions[index - 1] for index in bands)
 
 
 def _is_palette(source: rasterio.DatasetReader) -> bool:

@@ -41,6 +41,8 @@ def open_npy(path: Path) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({_one_line(error)}); save it again as NPY") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path} is an archive of arrays; save one array as NPY")
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or array.size == 0:
         raise UserError(
             f"{path} has shape {array.shape} and dtype {array.dtype}; "

@@ -99,7 +99,7 @@ def draw_confusion(matrix: Tensor | np.ndarray, class_names: Sequence[str], path
     truth = counts.sum(axis=1, keepdims=True)
     shares = np.divide(100 * counts, truth, out=np.full_like(counts, np.nan), where=truth > 0)
     classes = len(counts)
-    cell = min(0.8, max(0.3, 10 / classes))  # inches
+    cell = min(0.8, max(0.16, 10 / classes))  # inches
     size = max(2.4, cell * classes)
     labels = legible(class_names)
     with fonts():

@@ -1,7 +1,7 @@
 """Weights that blend overlapping windows into one map without seams.
 
-A window's weight is the product of a vertical and a horizontal profile. They are divided, for each axis on its
-own, by the sum over all windows that cover a position. The weights of a pixel then sum to one, so blended
+A window's weight is the product of a vertical and a horizontal profile. They are divided, for each axis on
+its own, by the sum over all windows that cover a position. The weights of a pixel then sum to one, so blended
 probabilities are final without a division, and no map of weights has to be kept.
 """
 

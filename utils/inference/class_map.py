@@ -10,7 +10,7 @@ _WEB_MERCATOR = 3857  # in metres by name only: its pixels shrink with the latit
 
 
 def no_data_value(num_classes: int) -> int:
-    """Return the value of pixels without a class: the largest of the smallest dtype that holds all classes."""
+    """Return the value of pixels without a class: the largest of the classes' dtype."""
     return 255 if num_classes <= 255 else 65535
 
 
@@ -57,6 +57,13 @@ class ClassTotals:
             self.areas = None
         else:
             self.areas += counts[: len(self.names)] * area
+
+    def merge(self, other: "ClassTotals") -> None:
+        """Add the counts of another run over the same classes."""
+        self.pixels += other.pixels
+        self.no_data += other.no_data
+        known = self.areas is not None and other.areas is not None
+        self.areas = self.areas + other.areas if known else None
 
     def table(self) -> str:
         """Return the shares of the valid pixels, and the areas where they are known, as lines of text."""

@@ -6,6 +6,7 @@ predicted and blended into a ring of window-high rows, and rows that no later wi
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ Predict = Callable[[torch.Tensor], torch.Tensor]
 Read = Callable[[Window], tuple[np.ndarray, np.ndarray]]
 
 # Rows leave in pieces of about this size, so that what is done with them needs little memory of its own.
-_PIECE_BYTES = 16 * 2**20
+PIECE_BYTES = 16 * 2**20
 
 
 def window_starts(length: int, size: int, overlap: float) -> tuple[int, ...]:
@@ -111,7 +112,7 @@ def read_strips(read: Read, grid: WindowGrid, width: int) -> Iterator[tuple[int,
     image, valid = read(Window(0, 0, grid.height, width))
     image, valid = np.array(image), np.array(valid)
     yield 0, image, valid
-    for previous, top in zip(grid.tops, grid.tops[1:], strict=False):
+    for previous, top in pairwise(grid.tops):
         new = top - previous
         for plane in (*image, valid):  # plane by plane: numpy copies what overlaps
             plane[:-new] = plane[new:].copy()
@@ -152,7 +153,8 @@ def predict_rows(
         overlap: part of a window that its neighbour shares, 0 <= overlap < 1.
         batch_size: windows per call of `predict`.
         blend: weighting of overlapping windows, a key of `blending.PROFILES`.
-        progress: called with the number of windows just done; windows without a valid pixel are not predicted.
+        progress: called with the number of windows just done, those without a valid pixel included, which
+            are not predicted.
 
     Yields:
         (top, probabilities (K, rows, W) float32); NaN where the scene is not valid.
@@ -181,9 +183,9 @@ def predict_rows(
 
 
 def _finished(ring: RowRing, top: int, end: int, valid: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the rows [top, end) of the ring in pieces, NaN where `valid` (whose first row is `top`) says no."""
+    """Yield the rows [top, end) of the ring in pieces, NaN where not `valid` (whose first row is `top`)."""
     num_classes, _, width = ring.sums.shape
-    piece = max(1, _PIECE_BYTES // (4 * num_classes * width))
+    piece = max(1, PIECE_BYTES // (4 * num_classes * width))
     for start in range(top, end, piece):
         stop = min(start + piece, end)
         probabilities = ring.take(start, stop - start)

@@ -1,11 +1,11 @@
-"""Writing of results: palette PNGs, and GeoTIFFs row by row. An unfinished file never bears its final name."""
+"""Writing of results: palette PNGs, and GeoTIFFs row by row. An unfinished file never has its final name."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -13,6 +13,7 @@ import rasterio
 from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from utils.inference.class_map import class_dtype, no_data_value
@@ -59,8 +60,8 @@ def write_class_png(path: Path, class_map: np.ndarray, colors: Sequence[Color]) 
 class RowWriter:
     """A tiled GeoTIFF that takes rows from top to bottom; a context manager.
 
-    Rows are gathered to whole rows of tiles, since GDAL would compress a half-filled tile twice. On success the
-    file gets its name; on any error, and when rows are missing, nothing stays.
+    Rows are gathered to whole rows of tiles, since GDAL would compress a half-filled tile twice. On success
+    the file gets its name; on any error, and when rows are missing, nothing stays.
 
     Args:
         path: the file to write; one that exists is replaced.
@@ -114,8 +115,10 @@ class RowWriter:
         """Memory of the rows that wait for a whole row of tiles."""
         return self.rows.nbytes
 
-    def __enter__(self) -> Self:
-        self.dataset = rasterio.open(self.part, "w", **self.profile)
+    def __enter__(self) -> "RowWriter":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a plain image has no coordinates
+            self.dataset = rasterio.open(self.part, "w", **self.profile)
         try:
             self.describe()  # before the first pixel: GDAL would put a late colour table into a side file
         except BaseException:
@@ -129,7 +132,9 @@ class RowWriter:
     def write(self, top: int, rows: np.ndarray) -> None:
         """Add rows (bands, h, W) that begin at row `top`, right below those already given."""
         if top != self.written + self.gathered:
-            raise ValueError(f"rows from {top} on are given; rows from {self.written + self.gathered} are due")
+            raise ValueError(
+                f"rows from {top} on are given; rows from {self.written + self.gathered} are due"
+            )
         while rows.shape[1]:
             taken = min(self.rows.shape[1] - self.gathered, rows.shape[1])
             self.rows[:, self.gathered : self.gathered + taken] = rows[:, :taken]
@@ -152,7 +157,8 @@ class RowWriter:
             return
         if self.written != self.height:
             self._discard()
-            raise ValueError(f"{self.path} has {self.height} rows; only {self.written} were given")
+            given = self.written + self.gathered
+            raise ValueError(f"{self.path} has {self.height} rows; only {given} were given")
         try:
             self.dataset.close()
             self.finish()
@@ -165,10 +171,10 @@ class RowWriter:
         os.replace(self.part, self.path)
 
     def _discard(self) -> None:
-        # Closing writes what is left, which may fail again on a full disk; the first error is the one to show.
+        # Closing writes what is left, which may fail again on a full disk; the first error is shown.
         try:
             self.dataset.close()
-        except rasterio.errors.RasterioError:
+        except RasterioError:
             pass
         finally:
             self.part.unlink(missing_ok=True)
@@ -249,7 +255,8 @@ class ScoresWriter(RowWriter):
             nodata=np.nan,
             crs=crs,
             transform=transform,
-            predictor=3,  # floating-point prediction: about a third smaller
+            predictor=3,
+            zlevel=1,
         )
         self.names = names
 

@@ -1,0 +1,56 @@
+"""A checkpoint back to its network: `load_network(path)`; as a program it prints the network.
+
+python Structure.py --WEIGHTS pth_files/unet_resnet50/best.pth
+python Structure.py --LIST
+"""
+
+import sys
+from pathlib import Path
+
+from utils.options import structure_options
+from utils.program import run_program
+
+
+def load_network(path: str | Path):
+    """Return the network of a checkpoint in eval mode on the CPU; nothing but the file is needed.
+
+    Checkpoints of OpenMMLab are recognised by their content and rebuilt from the configuration inside.
+
+    Args:
+        path: a file that train.py wrote, or an OpenMMLab checkpoint.
+
+    Returns:
+        The network; `network.about` has everything the file knows but tensors: blueprint, classes, bands,
+        crop_size, metrics, epoch, options.
+
+    Raises:
+        UserError: no such file, damaged, or of a kind that cannot be rebuilt.
+    """
+    from nets import create_model
+    from nets.importers.openmmlab import is_openmmlab, load_openmmlab
+    from utils.checkpoint import is_ours, read_checkpoint, read_file
+
+    content = read_file(path)
+    if is_openmmlab(content) and not is_ours(content):
+        return load_openmmlab(content).eval()
+    checkpoint = read_checkpoint(path)
+    network = create_model(checkpoint["blueprint"]["name"], **checkpoint["blueprint"]["options"])
+    network.load_state_dict(checkpoint["state_dict"])
+    network.about = {key: value for key, value in checkpoint.items() if key not in ("state_dict", "training")}
+    return network.eval()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the network of a checkpoint, or the list of what can be built."""
+    options = structure_options(argv)
+    from utils.structure_report import describe_checkpoint, describe_registry
+
+    if options.LIST:
+        print("\n".join(describe_registry()))
+        return
+    network = load_network(options.WEIGHTS)
+    print("\n".join(describe_checkpoint(network, options.DEPTH)))
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

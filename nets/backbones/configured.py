@@ -1,0 +1,200 @@
+"""Backbones whose strides, dilations and stem are stated one by one, as OpenMMLab's configurations state them.
+
+The networks are timm's; what timm has no argument for is set on the built convolutions. `output_stride` alone needs none
+of this.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import timm
+from torch import Tensor, nn
+
+from nets.backbones.catalogue import create_backbone, find_backbone
+from nets.errors import UserError
+from nets.layers.conv import set_norm_eps
+
+
+class ConfiguredResNet(nn.Module):
+    """A ResNet or ResNeXt of timm with stem, strides and dilations of one's own.
+
+    Args:
+        name: timm's name.
+        bands: bands of an image.
+        stem: "standard" is one 7x7 convolution, "deep" three 3x3 (variants C and D of He et al., "Bag of Tricks for
+            Image Classification with Convolutional Neural Networks", CVPR 2019, https://arxiv.org/abs/1812.01187).
+        stem_channels: width of the stem.
+        avg_down: shortcuts average before their 1x1 convolution (variant D).
+        strides, dilations: per stage.
+        contract_dilation: the first block of a dilated stage has half the stage's dilation.
+        multi_grid: dilation of each block of the last stage (Chen et al., https://arxiv.org/abs/1706.05587).
+        stride_in: where a bottleneck's stride lies: its 3x3 convolution, or its first 1x1 ("conv1", the original).
+        dilate_second: dilate both 3x3 convolutions of a basic block instead of the first alone.
+        out_stages: stages whose maps are given, from 0.
+        norm_eps: epsilon of the batch norms.
+
+    Attributes:
+        channels, strides: per feature map, finest first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        bands: int,
+        stem: Literal["standard", "deep"] = "standard",
+        stem_channels: int = 64,
+        avg_down: bool = False,
+        strides: tuple[int, ...] = (1, 2, 2, 2),
+        dilations: tuple[int, ...] = (1, 1, 1, 1),
+        contract_dilation: bool = True,
+        multi_grid: tuple[int, ...] | None = None,
+        stride_in: Literal["conv1", "conv2"] = "conv2",
+        dilate_second: bool = False,
+        out_stages: tuple[int, ...] = (0, 1, 2, 3),
+        norm_eps: float = 1e-5,
+    ):
+        super().__init__()
+        stem_options = {"stem_type": "deep", "stem_width": stem_channels // 2} if stem == "deep" else {}
+        self.body = timm.create_model(
+            name,
+            pretrained=False,
+            features_only=True,
+            in_chans=bands,
+            out_indices=tuple(range(1, len(strides) + 1)),
+            avg_down=avg_down,
+            **stem_options,
+        )
+        self.name = name
+        self.out_stages = tuple(out_stages)
+        stage_channels, stage_strides = self.body.feature_info.channels(), []
+        for i, (stride, dilation) in enumerate(zip(strides, dilations, strict=True)):
+            stage_strides.append(stride * (stage_strides[-1] if stage_strides else 4))
+            blocks = self.body[f"layer{i + 1}"]
+            first = dilation // 2 if contract_dilation and dilation > 1 else dilation
+            rates = [first] + [dilation] * (len(blocks) - 1)
+            if multi_grid and i == len(strides) - 1:
+                if len(multi_grid) < len(blocks):
+                    raise UserError(f"multi_grid={multi_grid} is given; {len(blocks)} numbers are needed")
+                rates = list(multi_grid[: len(blocks)])
+            for j, block in enumerate(blocks):
+                _set_block(block, stride if j == 0 else 1, rates[j], stride_in, dilate_second)
+        set_norm_eps(self, norm_eps)
+        self.channels = [stage_channels[i] for i in self.out_stages]
+        self.strides = [stage_strides[i] for i in self.out_stages]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (B, C, H, W) to feature maps (B, C_i, h_i, w_i), finest first."""
+        features = self.body(x)
+        return [features[i] for i in self.out_stages]
+
+
+def _set_block(block: nn.Module, stride: int, dilation: int, stride_in: str, dilate_second: bool) -> None:
+    """Set stride and dilation of a residual block of timm's ResNet."""
+    bottleneck = hasattr(block, "conv3")
+    spatial = block.conv2 if bottleneck else block.conv1
+    block.conv1.stride = block.conv2.stride = (1, 1)
+    (block.conv1 if bottleneck and stride_in == "conv1" else spatial).stride = (stride, stride)
+    for conv in (spatial, *([block.conv2] if dilate_second else [])):
+        conv.dilation = conv.padding = (dilation, dilation)
+    if block.downsample is not None:
+        pool, conv = block.downsample[0], block.downsample[-2]
+        if pool is conv:
+            conv.stride = (stride, stride)
+        else:
+            average = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+            block.downsample[0] = average if stride > 1 else nn.Identity()
+    elif stride > 1:
+        raise UserError(f"stride {stride} is given for a stage without a shortcut convolution; it must be 1")
+
+
+class ConfiguredMobileNetV2(nn.Module):
+    """MobileNetV2 of timm with strides and dilations of one's own.
+
+    Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018,
+    https://arxiv.org/abs/1801.04381.
+
+    Args:
+        name: timm's name, for the width.
+        bands: bands of an image.
+        strides, dilations: of the first block of each of the seven stages; the other blocks have 1.
+        out_stages: stages whose maps are given, from 0.
+        norm_eps: epsilon of the batch norms.
+
+    Attributes:
+        channels, strides: per feature map, finest first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        bands: int,
+        strides: tuple[int, ...] = (1, 2, 2, 2, 1, 2, 1),
+        dilations: tuple[int, ...] = (1, 1, 1, 1, 1, 1, 1),
+        out_stages: tuple[int, ...] = (1, 2, 4, 6),
+        norm_eps: float = 1e-5,
+    ):
+        super().__init__()
+        self.body = timm.create_model(name, pretrained=False, features_only=True, in_chans=bands)
+        self.name, self.out_stages = name, tuple(out_stages)
+        channels, total = [], [2]
+        for stage, stride, dilation in zip(self.body.blocks, strides, dilations, strict=True):
+            first = stage[0].conv_dw
+            first.stride = (stride, stride)
+            first.dilation = first.padding = (dilation, dilation)
+            pointwise = stage[0].conv_pwl if hasattr(stage[0], "conv_pwl") else stage[0].conv_pw
+            inputs = stage[0].conv_pw.in_channels if pointwise is not stage[0].conv_pw else first.in_channels
+            stage[0].has_skip = stride == 1 and inputs == pointwise.out_channels
+            channels.append(pointwise.out_channels)
+            total.append(total[-1] * stride)
+        set_norm_eps(self, norm_eps)
+        del self.body.blocks[max(self.out_stages) + 1 :]
+        self.channels = [channels[i] for i in self.out_stages]
+        self.strides = [total[i + 1] for i in self.out_stages]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (B, C, H, W) to feature maps (B, C_i, h_i, w_i), finest first."""
+        x = self.body.bn1(self.body.conv_stem(x))
+        features = []
+        for stage in self.body.blocks:
+            x = stage(x)
+            features.append(x)
+        return [features[i] for i in self.out_stages]
+
+
+# Beginning of a backbone's name -> the class that takes options.
+CONFIGURABLE: dict[str, Callable[..., nn.Module]] = {
+    "resnet": ConfiguredResNet,
+    "resnext": ConfiguredResNet,
+    "wide_resnet": ConfiguredResNet,
+    "mobilenetv2": ConfiguredMobileNetV2,
+}
+
+
+def create_configured_backbone(
+    name: str,
+    *,
+    bands: int,
+    stages: int | None = None,
+    output_stride: int | None = None,
+    drop_path: float = 0.0,
+    options: dict | None = None,
+) -> nn.Module:
+    """Build a backbone as `create_backbone` does, or from `options` alone where they are given.
+
+    Raises:
+        UserError: options for a backbone that has none, or that it does not have.
+    """
+    if not options:
+        return create_backbone(
+            name, bands=bands, stages=stages, output_stride=output_stride, drop_path=drop_path
+        )
+    spelled = find_backbone(name)
+    for beginning, build in CONFIGURABLE.items():
+        if spelled.startswith(beginning):
+            try:
+                return build(spelled, bands=bands, **options)
+            except TypeError as error:
+                raise UserError(f"backbone {spelled}: backbone_options {options} do not fit ({error})") from error
+    raise UserError(f"backbone {spelled} takes no backbone_options; leave them out")

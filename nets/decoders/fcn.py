@@ -1,0 +1,126 @@
+"""The fully convolutional head: a few convolutions on one map, as network of its own or as auxiliary classifier."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nets.layers.conv import ConvNormAct, set_norm_eps
+from nets.layers.init import init_classifier, init_weights
+from nets.layers.resize import resize
+
+
+def select_features(features: list[Tensor], index: Sequence[int], *, align_corners: bool) -> Tensor:
+    """Map the (B, C_i, h_i, w_i) to the maps at `index`, resized to the first of them and concatenated."""
+    chosen = [features[i] for i in index]
+    size = chosen[0].shape[-2:]
+    return torch.cat([resize(x, size, align_corners=align_corners) for x in chosen], dim=1)
+
+
+class FCNDecoder(nn.Module):
+    """Convolutions of one width, then the input joined again.
+
+    Args:
+        in_channels: channels of the backbone's maps.
+        channels: width.
+        index: maps that are used; several are resized to the first of them and concatenated.
+        num_convs: number of convolutions; 0 passes the map on.
+        kernel_size, dilation: of the convolutions.
+        concat_input: join the result with the input by one more convolution.
+        align_corners: how several maps are resized.
+        norm_eps: epsilon of the batch norms.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        *,
+        index: Sequence[int] = (-1,),
+        num_convs: int = 2,
+        kernel_size: int = 3,
+        dilation: int = 1,
+        concat_input: bool = True,
+        align_corners: bool = False,
+        norm_eps: float = 1e-5,
+    ):
+        super().__init__()
+        self.index, self.align_corners = tuple(index), align_corners
+        width = sum(in_channels[i] for i in index)
+        self.convs = nn.Sequential()
+        for i in range(num_convs):
+            before = width if i == 0 else channels
+            self.convs.append(ConvNormAct(before, channels, kernel_size, dilation=dilation))
+        self.out_channels = channels if num_convs or concat_input else width
+        after = channels if num_convs else width
+        self.join = ConvNormAct(width + after, channels, kernel_size) if concat_input else None
+        set_norm_eps(self, norm_eps)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map the (B, C_i, h_i, w_i) to (B, D, h, w) of the chosen map."""
+        x = select_features(features, self.index, align_corners=self.align_corners)
+        decoded = self.convs(x)
+        return decoded if self.join is None else self.join(torch.cat([x, decoded], dim=1))
+
+
+class FCNHead(nn.Module):
+    """The decoder with dropout and classifier: the auxiliary head of later work (Zhao et al., PSPNet, section 3.3).
+
+    Args:
+        in_channels: channels of the backbone's maps.
+        num_classes: number of classes.
+        channels: width.
+        index: maps that are used.
+        num_convs: number of convolutions.
+        dropout: rate of the channel dropout before the classifier.
+        align_corners: how the logits are resized to the image.
+        decoder: further arguments of `FCNDecoder`.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        num_classes: int,
+        *,
+        channels: int = 256,
+        index: Sequence[int] = (-2,),
+        num_convs: int = 1,
+        concat_input: bool = False,
+        dropout: float = 0.1,
+        align_corners: bool = False,
+        **decoder: object,
+    ):
+        super().__init__()
+        self.align_corners = align_corners
+        self.decoder = FCNDecoder(
+            in_channels,
+            channels,
+            index=index,
+            num_convs=num_convs,
+            concat_input=concat_input,
+            align_corners=align_corners,
+            **decoder,
+        )
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(self.decoder.out_channels, num_classes, 1)
+        init_weights(self.decoder)
+        init_classifier(self.classifier)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map the (B, C_i, h_i, w_i) to logits (B, K, h, w) of the chosen map."""
+        return self.classifier(self.dropout(self.decoder(features)))
+
+
+def create_aux_heads(
+    in_channels: Sequence[int], num_classes: int, *, aux: bool, aux_heads: Sequence[dict]
+) -> list[FCNHead]:
+    """Build the auxiliary heads that `aux_heads` describes, or the usual one where `aux` asks for it.
+
+    Args:
+        in_channels: channels of the backbone's maps.
+        num_classes: number of classes.
+        aux: whether there is the usual head, on the last map but one.
+        aux_heads: arguments of each head; goes before `aux`.
+    """
+    described = list(aux_heads) or ([{}] if aux else [])
+    return [FCNHead(in_channels, num_classes, **arguments) for arguments in described]

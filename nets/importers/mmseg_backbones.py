@@ -1,0 +1,128 @@
+"""OpenMMLab's backbones: the options of ours that make the same network, and where each tensor goes."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nets.errors import UserError
+from nets.importers.mmseg_config import norm_eps, take, type_of
+from nets.importers.openmmlab import Rules
+
+
+class Backbone(NamedTuple):
+    """A translated backbone.
+
+    Attributes:
+        name: ours.
+        options: arguments of its class.
+        rules: rename rules for the tensors under "backbone.".
+    """
+
+    name: str
+    options: dict
+    rules: Rules
+
+
+def resnet(backbone: dict) -> Backbone:
+    """ResNet, its variants with a deep stem (V1c) and averaging shortcuts (V1d), ResNeXt."""
+    kind = type_of(backbone)
+    known = {
+        "depth": 50, "stem_channels": 64, "base_channels": 64, "num_stages": 4, "strides": (1, 2, 2, 2),
+        "dilations": (1, 1, 1, 1), "out_indices": (0, 1, 2, 3), "style": "pytorch",
+        "deep_stem": kind in ("ResNetV1c", "ResNetV1d"), "avg_down": kind == "ResNetV1d", "multi_grid": None,
+        "contract_dilation": False,
+    }  # fmt: skip
+    if kind == "ResNeXt":
+        known |= {"groups": 1, "base_width": 4}
+    o = take(backbone, known)
+    name = f"resnet{o['depth']}"
+    if kind == "ResNeXt":
+        name = f"resnext{o['depth']}_{o['groups']}x{o['base_width']}d"
+    if o["base_channels"] != 64 or (not o["deep_stem"] and o["stem_channels"] != 64):
+        raise UserError(
+            f"{kind} has base_channels={o['base_channels']}, stem_channels={o['stem_channels']}; "
+            "64 is needed here (the stem of a deep stem may differ)"
+        )
+    stages = o["num_stages"]
+    options = {
+        "stem": "deep" if o["deep_stem"] else "standard",
+        "stem_channels": o["stem_channels"],
+        "avg_down": o["avg_down"],
+        "strides": tuple(o["strides"][:stages]),
+        "dilations": tuple(o["dilations"][:stages]),
+        "contract_dilation": o["contract_dilation"],
+        "multi_grid": tuple(o["multi_grid"]) if o["multi_grid"] else None,
+        "stride_in": "conv1" if o["style"] == "caffe" else "conv2",
+        "out_stages": tuple(o["out_indices"]),
+        "norm_eps": norm_eps(backbone),
+    }
+    # The deep stem's last norm stands in timm beside the stem, not in it.
+    stem = [(r"backbone\.stem\.7\.", "backbone.body.bn1."), (r"backbone\.stem\.", "backbone.body.conv1.")]
+    return Backbone(name, options, [*stem, (r"backbone\.", "backbone.body.")])
+
+
+def mobilenet_v2(backbone: dict) -> Backbone:
+    """MobileNetV2."""
+    o = take(
+        backbone,
+        {
+            "widen_factor": 1.0, "strides": (1, 2, 2, 2, 1, 2, 1), "dilations": (1,) * 7,
+            "out_indices": (1, 2, 4, 6), "act_cfg": {"type": "ReLU6"},
+        },
+    )  # fmt: skip
+    if o["act_cfg"] != {"type": "ReLU6"} and o["act_cfg"] != {"type": "ReLU6", "inplace": True}:
+        raise UserError(f"MobileNetV2 has act_cfg={o['act_cfg']}; ReLU6 is needed here")
+    options = {
+        "strides": tuple(o["strides"]),
+        "dilations": tuple(o["dilations"]),
+        "out_stages": tuple(o["out_indices"]),
+        "norm_eps": norm_eps(backbone),
+    }
+    body = "backbone.body."
+    rules: Rules = [
+        (r"backbone\.conv1\.conv\.", f"{body}conv_stem."),
+        (r"backbone\.conv1\.bn\.", f"{body}bn1."),
+        (r"backbone\.layer1\.0\.conv\.0\.conv\.", f"{body}blocks.0.0.conv_dw."),
+        (r"backbone\.layer1\.0\.conv\.0\.bn\.", f"{body}blocks.0.0.bn1."),
+        (r"backbone\.layer1\.0\.conv\.1\.conv\.", f"{body}blocks.0.0.conv_pw."),
+        (r"backbone\.layer1\.0\.conv\.1\.bn\.", f"{body}blocks.0.0.bn2."),
+    ]
+    for i in range(1, 7):  # stages 2 to 7 expand, filter and project
+        for j, conv in enumerate(("conv_pw", "conv_dw", "conv_pwl")):
+            place = rf"{body}blocks.{i}.\1."
+            rules.append((rf"backbone\.layer{i + 1}\.(\d+)\.conv\.{j}\.conv\.", f"{place}{conv}."))
+            rules.append((rf"backbone\.layer{i + 1}\.(\d+)\.conv\.{j}\.bn\.", f"{place}bn{j + 1}."))
+    return Backbone(f"mobilenetv2_{round(100 * o['widen_factor']):03d}", options, rules)
+
+
+TRANSLATORS: dict[str, Callable[[dict], Backbone]] = {
+    "ResNet": resnet,
+    "ResNetV1c": resnet,
+    "ResNetV1d": resnet,
+    "ResNeXt": resnet,
+    "MobileNetV2": mobilenet_v2,
+}
+
+
+def translate_backbone(backbone: dict) -> Backbone:
+    """Return a configuration's backbone in our words.
+
+    Raises:
+        UserError: a backbone that is not here, or options that ours does not have.
+    """
+    kind = type_of(backbone)
+    if kind not in TRANSLATORS:
+        raise UserError(
+            f"no network here has OpenMMLab's backbone {kind!r}; there are: {', '.join(sorted(TRANSLATORS))}"
+        )
+    return TRANSLATORS[kind](backbone)
+
+
+def backbone_options(backbone: dict) -> tuple[str, dict]:
+    """Return the name of our backbone and the arguments of its class (`backbone_options` of the builders)."""
+    translated = translate_backbone(backbone)
+    return translated.name, translated.options
+
+
+def backbone_rules(backbone: dict) -> Rules:
+    """Return the rename rules of a backbone's tensors."""
+    return translate_backbone(backbone).rules

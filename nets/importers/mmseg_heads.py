@@ -1,0 +1,108 @@
+"""OpenMMLab's heads that several families share: options of ours, and where each tensor goes."""
+
+from nets.errors import UserError
+from nets.importers.mmseg_config import aux_sections, norm_eps, take, type_of
+from nets.importers.openmmlab import Rules
+
+# What every decode head has, with its own defaults.
+COMMON = {"channels": None, "dropout_ratio": 0.1, "in_index": -1, "align_corners": False, "input_transform": None,
+          "conv_cfg": None, "act_cfg": {"type": "ReLU"}}  # fmt: skip
+
+
+def take_head(head: dict, own: dict) -> dict:
+    """Return the options of a decode head, the common ones checked.
+
+    Args:
+        head: section of the configuration.
+        own: the head's own options with their defaults.
+
+    Raises:
+        UserError: other convolutions or activations than usual, or an unknown option.
+    """
+    options = take(head, COMMON | own)
+    act = options["act_cfg"] or {}
+    if options["conv_cfg"] not in (None, {"type": "Conv"}, {"type": "Conv2d"}) or act.get("type") != "ReLU":
+        raise UserError(f"{type_of(head)} has other convolutions or activations than Conv2d and ReLU")
+    return options
+
+
+def single_index(head: dict, options: dict) -> int:
+    """Return the one map that a head uses.
+
+    Raises:
+        UserError: the head joins several.
+    """
+    if options["input_transform"] is not None or not isinstance(options["in_index"], int):
+        raise UserError(f"{type_of(head)} joins several maps, which no network here does")
+    return options["in_index"]
+
+
+def shared_options(head: dict, options: dict) -> dict:
+    """Return the builder options that all heads have."""
+    return {
+        "channels": options["channels"],
+        "dropout": float(options["dropout_ratio"]),
+        "align_corners": bool(options["align_corners"]),
+        "norm_eps": norm_eps(head),
+    }
+
+
+def fcn_head(head: dict) -> dict:
+    """Return the arguments of our `FCNHead` that make an OpenMMLab FCNHead."""
+    o = take_head(head, {"num_convs": 2, "kernel_size": 3, "concat_input": True, "dilation": 1})
+    if o["input_transform"] not in (None, "resize_concat"):
+        raise UserError(f"FCNHead has input_transform={o['input_transform']!r}; None or 'resize_concat' is needed")
+    index = o["in_index"]
+    return shared_options(head, o) | {
+        "index": (index,) if isinstance(index, int) else tuple(index),
+        "num_convs": o["num_convs"],
+        "kernel_size": o["kernel_size"],
+        "dilation": o["dilation"],
+        "concat_input": o["concat_input"],
+    }
+
+
+def conv_rules(theirs: str, ours: str) -> Rules:
+    """Return the rules of one convolution with norm: names of the checkpoint (pattern) and ours, without the dot."""
+    return [(rf"{theirs}\.conv\.", f"{ours}.conv."), (rf"{theirs}\.bn\.", f"{ours}.norm.")]
+
+
+def separable_rules(theirs: str, ours: str) -> Rules:
+    """Return the rules of a depthwise separable convolution."""
+    return [
+        *conv_rules(rf"{theirs}\.depthwise_conv", f"{ours}.depthwise"),
+        *conv_rules(rf"{theirs}\.pointwise_conv", f"{ours}.pointwise"),
+    ]
+
+
+def fcn_rules(head: str, decoder: str, classifier: str) -> Rules:
+    """Return the rules of an FCNHead: its pattern in the checkpoint, our decoder's and our classifier's names."""
+    return [
+        (rf"{head}\.conv_seg\.", f"{classifier}."),
+        *conv_rules(rf"{head}\.convs\.(\d+)", rf"{decoder}.convs.\1"),
+        *conv_rules(rf"{head}\.conv_cat", f"{decoder}.join"),
+    ]
+
+
+def aux_options(model: dict) -> tuple[dict, ...]:
+    """Return what the builders' option `aux_heads` is for a configuration.
+
+    Raises:
+        UserError: an auxiliary head that is no FCNHead or has its own number of classes.
+    """
+    heads = aux_sections(model)
+    for head in heads:
+        if type_of(head) != "FCNHead":
+            raise UserError(f"the auxiliary head {type_of(head)!r} is not here; FCNHead is")
+    return tuple(fcn_head(head) for head in heads)
+
+
+def aux_rules(model: dict) -> Rules:
+    """Return the rules of the auxiliary FCN heads, which are numbered where the configuration lists them."""
+    heads = model.get("auxiliary_head") or []
+    if isinstance(heads, dict):
+        return fcn_rules("auxiliary_head", "aux_heads.0.decoder", "aux_heads.0.classifier")
+    rules: Rules = []
+    for i in range(len(heads)):
+        rules += fcn_rules(rf"auxiliary_head\.{i}", f"aux_heads.{i}.decoder", f"aux_heads.{i}.classifier")
+    return rules

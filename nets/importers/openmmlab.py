@@ -1,0 +1,289 @@
+"""Checkpoints of OpenMMLab (MMSegmentation 0.x and 1.x): architecture, classes, normalisation and weights.
+
+The file carries its whole configuration as text; the type of its decode head chooses the translator. A translator
+is a file `nets/importers/mmseg_FAMILY.py` with
+
+    HEADS = ("FCNHead",)          # types of decode heads it translates
+    BACKBONES = ("HRNet",)        # optional: only with these backbones; goes before translators without it
+    def translate(model, keys): ...
+
+where `model` is the configuration's model section and `keys` are the checkpoint's tensor names. It returns the family's
+name, the builder's options without bands and num_classes, and rename rules: (pattern, replacement) pairs of which the
+first that matches the beginning of a name rewrites that beginning; a replacement of None drops the tensor (buffers that are
+computed anew). A fourth item may be a function that maps the state dict, in the checkpoint's names, to one whose
+values lie as ours do (merged projections, another order of channels).
+"""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nets.errors import UserError
+from nets.importers.mmseg_config import find_values, last_head, parse_config, type_of
+from nets.registry import create_model
+from nets.segmentation_model import SegmentationNetwork
+
+Rules = list[tuple[str, str | None]]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an OpenMMLab checkpoint says.
+
+    Attributes:
+        blueprint: {"name": family, "options": the builder's arguments, bands and num_classes among them}.
+        state_dict: weights by our names, without the buffers mean and std.
+        class_names: name of each class.
+        colors: red, green, blue (0..255) of each class.
+        mean, std: per band in data units.
+        band_names: of the images that the network was trained on.
+        crop_size: height and width of a training crop or of the test window, None where it is not said.
+        label_offset: 1 where label value 0 was ignored and value i is class i - 1, else 0.
+        epoch: epochs trained; 0 where only iterations were counted.
+    """
+
+    blueprint: dict
+    state_dict: dict[str, Tensor]
+    class_names: list[str]
+    colors: list[list[int]]
+    mean: list[float]
+    std: list[float]
+    band_names: list[str]
+    crop_size: list[int] | None
+    label_offset: int
+    epoch: int
+
+
+def is_openmmlab(checkpoint: object) -> bool:
+    """Return whether an opened checkpoint is one of OpenMMLab's with its configuration."""
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        return False
+    meta = checkpoint.get("meta")
+    return isinstance(meta, dict) and isinstance(meta.get("cfg", meta.get("config")), str)
+
+
+def read_openmmlab(checkpoint: dict) -> Imported:
+    """Translate an opened OpenMMLab checkpoint.
+
+    Raises:
+        UserError: no configuration, a network that is not here, or tensors without a place.
+    """
+    if not is_openmmlab(checkpoint):
+        raise UserError(
+            "this is no OpenMMLab checkpoint with its configuration text in meta; "
+            "name the network by --MODEL_TYPE and --MODEL_OPTIONS"
+        )
+    meta = checkpoint["meta"]
+    config = parse_config(meta.get("cfg", meta.get("config")))
+    model = config.get("model")
+    if not isinstance(model, dict):
+        raise UserError("the checkpoint's configuration text defines no model; it cannot be imported")
+    state_dict = _plain_names(checkpoint["state_dict"])
+    family, options, rules, *convert = _translator(model)(model, list(state_dict))
+    for function in convert:
+        state_dict = function(state_dict)
+    num_classes = _num_classes(last_head(model))
+    mean, std, band_names = _normalization(config)
+    names, colors = _classes(meta, num_classes)
+    return Imported(
+        blueprint={
+            "name": family,
+            "options": {"bands": len(band_names), "num_classes": num_classes, **options},
+        },
+        state_dict=rename(state_dict, rules),
+        class_names=names,
+        colors=colors,
+        mean=mean,
+        std=std,
+        band_names=band_names,
+        crop_size=_crop_size(config),
+        label_offset=int(True in find_values(config, "reduce_zero_label")),
+        epoch=meta["epoch"] if isinstance(meta.get("epoch"), int) else 0,
+    )
+
+
+def load_openmmlab(checkpoint: dict) -> SegmentationNetwork:
+    """Build the network of an opened OpenMMLab checkpoint with its weights, in eval mode.
+
+    Raises:
+        UserError: as `read_openmmlab`, or tensors missing or of another shape.
+    """
+    imported = read_openmmlab(checkpoint)
+    options = dict(imported.blueprint["options"])
+    network = create_model(imported.blueprint["name"], **options)
+    place_weights(network, imported.state_dict)
+    network.mean.copy_(torch.tensor(imported.mean))
+    network.std.copy_(torch.tensor(imported.std))
+    values = range(imported.label_offset, imported.label_offset + len(imported.class_names))
+    network.about = {
+        "source": "OpenMMLab",
+        "classes": {
+            "names": imported.class_names,
+            "colors": imported.colors,
+            "table": [[value, value - imported.label_offset] for value in values],
+            "ignored": [*range(imported.label_offset), 255],
+        },
+        "bands": {"names": imported.band_names},
+        "crop_size": imported.crop_size,
+        "epoch": imported.epoch,
+        "metrics": {},
+        "options": {},
+    }
+    return network.eval()
+
+
+def rename(state_dict: dict[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+    """Return the weights under the names that the rules give.
+
+    Raises:
+        UserError: a tensor that no rule places, or two that are placed alike.
+    """
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+    renamed: dict[str, Tensor] = {}
+    lost = []
+    for key, tensor in state_dict.items():
+        for pattern, replacement in compiled:
+            match = pattern.match(key)
+            if match:
+                break
+        else:
+            lost.append(key)
+            continue
+        if replacement is None:
+            continue
+        name = match.expand(replacement) + key[match.end() :]
+        if name in renamed:
+            raise UserError(f"tensor {key} of the checkpoint has the place {name} that another has taken")
+        renamed[name] = tensor
+    if lost:
+        raise UserError(f"tensors of the checkpoint without a place in the network: {_some(lost)}")
+    return renamed
+
+
+def place_weights(network: SegmentationNetwork, state_dict: dict[str, Tensor]) -> None:
+    """Load weights into a network whose every tensor but the normalisation they must fill, and no other.
+
+    Raises:
+        UserError: a tensor is left over, missing or of another shape.
+    """
+    own = {key: value for key, value in network.state_dict().items() if key not in ("mean", "std")}
+    left = [key for key in state_dict if key not in own]
+    if left:
+        raise UserError(f"tensors of the checkpoint without a place in the network: {_some(left)}")
+    # Very old files do not count batches; eval does not need the count.
+    missing = [key for key in own if key not in state_dict and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(f"tensors of the network that the checkpoint lacks: {_some(missing)}")
+    differ = [key for key in state_dict if state_dict[key].shape != own[key].shape]
+    if differ:
+        shapes = f"{tuple(state_dict[differ[0]].shape)} for {tuple(own[differ[0]].shape)}"
+        raise UserError(f"tensors of the checkpoint have other shapes: {_some(differ)} ({shapes})")
+    network.load_state_dict(state_dict, strict=False)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _plain_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    named = {re.sub(r"^(module\.)+", "", key): value for key, value in state_dict.items()}
+    # The normalisation comes from the configuration; 0.x kept its moving averages as extra buffers.
+    return {key: value for key, value in named.items() if not key.startswith(("data_preprocessor.", "ema_"))}
+
+
+def _translator(model: dict) -> Callable:
+    head = type_of(last_head(model))
+    backbone = type_of(model.get("backbone") or {})
+    general = None
+    known: set[str] = set()
+    for found in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if not found.name.startswith("mmseg_"):
+            continue
+        module = importlib.import_module(f"nets.importers.{found.name}")
+        heads = getattr(module, "HEADS", ())
+        known.update(heads)
+        if head not in heads:
+            continue
+        backbones = getattr(module, "BACKBONES", None)
+        if backbones is None:
+            general = module.translate
+        elif backbone in backbones:
+            return module.translate
+    if general is None:
+        raise UserError(
+            f"no network here has OpenMMLab's decode head {head!r} on backbone {backbone!r}; "
+            f"decode heads that can be imported: {', '.join(sorted(known))}"
+        )
+    return general
+
+
+def _num_classes(head: dict) -> int:
+    number = head.get("num_classes")
+    if not isinstance(number, int) or head.get("out_channels") not in (None, number):
+        raise UserError(
+            f"decode head {type_of(head)} has num_classes={number!r}, out_channels={head.get('out_channels')!r}; "
+            "one logit per class is needed"
+        )
+    return number
+
+
+def _normalization(config: dict) -> tuple[list[float], list[float], list[str]]:
+    """Return mean, deviation and band names; the file's images are read as RGB everywhere here."""
+    steps = [step for step in find_values(config, "pipeline") if isinstance(step, (list, tuple))]
+    candidates = [
+        config["model"].get("data_preprocessor"),
+        config.get("data_preprocessor"),
+        config.get("img_norm_cfg"),
+        *(step for pipeline in steps for step in pipeline if isinstance(step, dict)),
+    ]
+    for each in candidates:
+        if isinstance(each, dict) and each.get("mean") is not None and each.get("std") is not None:
+            mean, std = [float(v) for v in each["mean"]], [float(v) for v in each["std"]]
+            rgb = each.get("bgr_to_rgb", each.get("to_rgb", False))
+            return mean, std, _band_names(len(mean), rgb)
+    bands = config["model"].get("backbone", {}).get("in_channels", 3)
+    swapped = any(isinstance(each, dict) and each.get("bgr_to_rgb") for each in candidates[:2])
+    return [0.0] * bands, [1.0] * bands, _band_names(bands, swapped)
+
+
+def _band_names(bands: int, rgb: bool) -> list[str]:
+    names = ["red", "green", "blue"] if rgb else ["blue", "green", "red"]
+    return names if bands == 3 else [f"band {i + 1}" for i in range(bands)]
+
+
+def _classes(meta: dict, num_classes: int) -> tuple[list[str], list[list[int]]]:
+    dataset = meta.get("dataset_meta") or {}
+    names = dataset.get("classes", dataset.get("CLASSES", meta.get("CLASSES")))
+    colors = dataset.get("palette", dataset.get("PALETTE", meta.get("PALETTE")))
+    if not isinstance(names, (list, tuple)) or len(names) != num_classes:
+        names = [f"class {i}" for i in range(num_classes)]
+    if not isinstance(colors, (list, tuple)) or len(colors) != num_classes:
+        colors = [_voc_color(i) for i in range(num_classes)]
+    return [str(name) for name in names], [[int(part) for part in color] for color in colors]
+
+
+def _voc_color(index: int) -> list[int]:
+    """Return PASCAL VOC's colour of a class: the bits of its number, dealt to red, green and blue in turn."""
+    color = [0, 0, 0]
+    for place in range(7, -1, -1):
+        for channel in range(3):
+            color[channel] |= (index >> channel & 1) << place
+        index >>= 3
+    return color
+
+
+def _crop_size(config: dict) -> list[int] | None:
+    preprocessor = config["model"].get("data_preprocessor") or config.get("data_preprocessor") or {}
+    test = config["model"].get("test_cfg") or {}
+    for size in (test.get("crop_size"), preprocessor.get("size"), config.get("crop_size")):
+        if isinstance(size, (list, tuple)) and len(size) == 2:
+            return [int(size[0]), int(size[1])]
+        if isinstance(size, int):
+            return [size, size]
+    return None

@@ -1,0 +1,45 @@
+"""Train a segmentation network: flags -> data, network, loss, optimiser -> epochs or iterations.
+
+    python train.py --DATASET_PATH datasets/demo --MODEL_TYPE unet --EPOCHS 100
+
+Everything of a run stands in pth_files/{RUN_NAME}/. All flags: python train.py --help
+"""
+
+import sys
+
+from utils.options import train_options
+from utils.program import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train as the flags in `argv` say (default: the command line)."""
+    options = train_options(argv)
+    # Imported here, so that --help and a mistyped flag answer without waiting for torch.
+    from utils.evaluation.evaluate import evaluate_network
+    from utils.training.announce import say
+    from utils.training.engine import train_one_epoch
+    from utils.training.opening import open_session
+    from utils.training.warnings import gathered_warnings
+
+    session = open_session(options)
+    with gathered_warnings():
+        while session.unfinished:
+            train = train_one_epoch(
+                session.model,
+                session.batches,
+                session.iterations,
+                session.criterion,
+                session.optimizer,
+                session.scheduler,
+                session.device,
+                session.title,
+            )
+            confusion, val, _ = evaluate_network(
+                session.model, session.val_loader, session.device, session.criterion, session.val_progress
+            )
+            session.finish_epoch(train, val, confusion)
+    say(*session.farewell())
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

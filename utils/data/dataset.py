@@ -1,0 +1,216 @@
+"""Samples as arrays, batches as tensors, and the order in which training sees them.
+
+Every random choice follows from (seed, epoch, position): it depends neither on the number of workers nor on
+what was drawn before, so a resumed run sees what an uninterrupted one sees.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from nets.errors import UserError
+from utils.data.labels import IGNORE, Classes, LabelValueError
+from utils.data.layout import Sample
+from utils.data.raster import Window, read_image, read_label
+from utils.data.transforms import Augmentation
+
+# torch computes with few unsigned types; the signed one above holds all their values.
+_SIGNED = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
+
+
+class Key(NamedTuple):
+    """One training draw: the epoch, the position in its order, and the sample."""
+
+    epoch: int
+    position: int
+    index: int
+
+
+class SegmentationDataset(Dataset):
+    """Images with their masks.
+
+    Args:
+        samples: The files.
+        classes: Meaning of the label values.
+        augmentation: None returns whole images for an int index; otherwise crops for a `Key`.
+        seed: Start of every random choice.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        classes: Classes,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.samples = tuple(samples)
+        self.classes = classes
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int | Key) -> dict[str, np.ndarray | str]:
+        """Return "image" (C, H, W), "valid" (H, W), "mask" (H, W) where there is a label, and "name"."""
+        if self.augmentation is None:
+            sample = self.samples[key]
+            image, valid, mask = self._read(sample, None)
+        else:
+            epoch, position, index = key
+            sample = self.samples[index]
+            rng = np.random.default_rng((self.seed, epoch, position))
+            plan = self.augmentation.plan(rng, sample.height, sample.width)
+            image, valid, mask = self.augmentation.apply(plan, *self._read(sample, plan.window), rng)
+        item = {"image": image, "valid": valid, "name": sample.name}
+        return item if sample.label is None else {**item, "mask": mask}
+
+    def _read(self, sample: Sample, window: Window | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        image, valid = read_image(sample.image, window)
+        if sample.label is None:
+            return image, valid, np.full(valid.shape, IGNORE, dtype=np.int16)
+        label, labelled = read_label(sample.label, window, class_values=self.classes.table)
+        try:
+            mask = self.classes.encode(label, valid & labelled)
+        except LabelValueError as error:
+            raise UserError(f"{sample.label}: {error}") from error
+        return image, valid, mask
+
+
+class TrainingSampler:
+    """The order of training: batches of keys, a new permutation per epoch, for `DataLoader(batch_sampler=)`.
+
+    The last short batch is dropped. A set smaller than one batch fills it by repeating its images.
+
+    Args:
+        length: Number of samples.
+        batch_size: Samples per batch.
+        seed: Start of every permutation.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int = 0) -> None:
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self.first_batch = 0
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch of the next iteration, and the batch to start from when a run is resumed."""
+        self.epoch = epoch
+        self.first_batch = first_batch
+
+    def batches(self, epoch: int) -> list[list[Key]]:
+        """Return all batches of an epoch."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
+        count = self.batches_per_epoch
+        order = np.resize(order, count * self.batch_size).tolist()
+        keys = [Key(epoch, position, index) for position, index in enumerate(order)]
+        return [keys[start : start + self.batch_size] for start in range(0, len(keys), self.batch_size)]
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of a whole epoch."""
+        return max(1, self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches(self.epoch)[self.first_batch :])
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch - self.first_batch
+
+
+def collate(items: Sequence[dict[str, np.ndarray | str]]) -> dict[str, torch.Tensor | list[str]]:
+    """Stack items of one size into a batch of tensors; integers that torch lacks become wider ones."""
+    batch: dict[str, torch.Tensor | list[str]] = {"name": [item["name"] for item in items]}
+    for key in ("image", "valid", "mask"):
+        if all(key in item for item in items):
+            array = np.stack([item[key] for item in items])
+            dtype = _SIGNED.get(array.dtype.name, array.dtype.newbyteorder("="))
+            batch[key] = torch.from_numpy(array.astype(dtype, copy=False))
+    return batch
+
+
+def to_device(
+    batch: dict[str, torch.Tensor | list[str]], device: torch.device | str
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Move a batch: images (B, C, H, W) float32, NaN where not valid; masks (B, H, W) int64, None without."""
+    image = batch["image"]
+    if image.dtype == torch.float64:
+        image = image.float()
+    image = image.to(device, non_blocking=True).float()
+    valid = batch["valid"].to(device, non_blocking=True)
+    images = image.masked_fill(~valid[:, None], float("nan"))
+    masks = batch.get("mask")
+    return images, None if masks is None else masks.to(device, non_blocking=True).long()
+
+
+def training_loader(
+    dataset: SegmentationDataset,
+    sampler: TrainingSampler,
+    workers: int,
+    *,
+    pin_memory: bool = False,
+    start_method: str | None = None,
+) -> DataLoader:
+    """Return a loader of augmented batches; call `sampler.set_epoch` before each pass.
+
+    Args:
+        dataset: Has an augmentation.
+        sampler: Gives the keys of the batches.
+        workers: Processes that read; 0 reads in this process.
+        pin_memory: Makes the copy to a GPU asynchronous.
+        start_method: How workers start ("fork", "spawn", "forkserver"); None is the system's way.
+    """
+    return _loader(dataset, sampler, workers, pin_memory, start_method)
+
+
+def evaluation_loader(
+    dataset: SegmentationDataset,
+    batch_size: int,
+    workers: int,
+    *,
+    pin_memory: bool = False,
+    start_method: str | None = None,
+) -> DataLoader:
+    """Return a loader of whole images in their order; only neighbours of one size share a batch."""
+    batches: list[list[int]] = []
+    last_size = None
+    for index, sample in enumerate(dataset.samples):
+        size = (sample.height, sample.width)
+        if size != last_size or len(batches[-1]) == batch_size:
+            batches.append([])
+        batches[-1].append(index)
+        last_size = size
+    return _loader(dataset, batches, workers, pin_memory, start_method)
+
+
+def default_workers(device_type: str) -> int:
+    """Return how many processes read: on the CPU few, because the network itself needs the processors."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(2, processors // 2) if device_type == "cpu" else max(1, min(8, processors - 1))
+
+
+def _loader(
+    dataset: SegmentationDataset,
+    batches: TrainingSampler | list[list[int]],
+    workers: int,
+    pin_memory: bool,
+    start_method: str | None,
+) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        multiprocessing_context=start_method if workers > 0 else None,
+        # A generator of its own: otherwise every pass would draw from torch's global random state.
+        generator=torch.Generator(),
+    )

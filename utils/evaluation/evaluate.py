@@ -1,0 +1,86 @@
+"""One pass of a network over labelled images, as training makes it each epoch and evaluate.py once."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utils.data.dataset import to_device
+from utils.data.labels import IGNORE
+from utils.evaluation.metrics import ConfusionMatrix, Metrics, compute_metrics
+from utils.inference.padding import inner_network, pad_to_rules
+
+Criterion = Callable[[dict, Tensor], tuple[Tensor, Tensor]]
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Put the network in eval mode and give it back as it was, also after an error."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:  # one by one: a frozen batch norm stays frozen
+            module.training = training
+
+
+def evaluate_network(
+    network: nn.Module,
+    loader: Iterable,
+    device: torch.device,
+    criterion: Criterion | None = None,
+    progress: Callable[[Iterable], Iterable] | None = None,
+) -> tuple[ConfusionMatrix, dict[str, float] | None, list[Metrics]]:
+    """Compare the network's predictions with the masks of all batches.
+
+    Args:
+        network: on its device, wrapped in DataParallel or not; its training mode is restored.
+        loader: labelled batches as `evaluation_loader` gives them, in a fixed order.
+        device: where the images go.
+        criterion: (outputs, masks) -> (total, main) loss; None measures no loss.
+        progress: wraps the loader, e.g. `functools.partial(tqdm, desc="val")`.
+
+    Returns:
+        The confusion matrix of all pixels; the losses {"total", "main"} averaged over the valid pixels (NaN
+        where there is none), or None without a criterion; the scores of each image in the loader's order.
+    """
+    confusion = ConfusionMatrix(inner_network(network).num_classes)
+    sums, pixels = [0.0, 0.0], 0
+    scores: list[Metrics] = []
+    batches = progress(loader) if progress else loader
+    with torch.inference_mode(), eval_mode(network):
+        for batch in batches:
+            images, masks = to_device(batch, device)
+            images, masks = pad_batch(images, masks, network)
+            outputs = network(images)
+            counts = confusion.update(outputs["logits"].argmax(1), masks)
+            scores += [compute_metrics(matrix) for matrix in counts.cpu()]
+            valid = int(counts.sum())
+            if criterion and valid:  # the mean over no pixel is NaN and would spoil the sum
+                losses = criterion(outputs, masks)
+                sums = [total + valid * loss.item() for total, loss in zip(sums, losses, strict=True)]
+                pixels += valid
+                _show_loss(batches, sums[1] / pixels)
+    if criterion is None:
+        return confusion, None, scores
+    total, main = (value / pixels if pixels else math.nan for value in sums)
+    return confusion, {"total": total, "main": main}, scores
+
+
+def pad_batch(images: Tensor, masks: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:
+    """Pad images (B, C, H, W) to the sizes that the network accepts and masks (B, H, W) with ignored pixels.
+
+    Padded outputs can then be compared with the padded masks as they are, at whatever scale a loss works.
+    """
+    padded, (height, width) = pad_to_rules(images, network)
+    below, right = padded.shape[-2] - height, padded.shape[-1] - width
+    return padded, F.pad(masks, (0, right, 0, below), value=IGNORE) if below or right else masks
+
+
+def _show_loss(batches: Iterable, loss: float) -> None:
+    if hasattr(batches, "set_postfix"):
+        batches.set_postfix(loss=f"{loss:.4f}")

@@ -1,0 +1,153 @@
+"""A checkpoint against one split of a data set: do they fit, and what is written about the result."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nets.errors import UserError
+from utils.data.dataset import SegmentationDataset
+from utils.data.labels import Classes, read_classes_json
+from utils.data.layout import DatasetInfo, scan_dataset
+from utils.evaluation.metrics import ConfusionMatrix, Metrics
+from utils.evaluation.overlays import preview, rgb_bands, side_by_side
+from utils.evaluation.plots import draw_confusion
+from utils.evaluation.report import write_confusion, write_images, write_metrics
+from utils.inference.whole import predictor
+from utils.inference.windows import to_images
+
+
+def open_split(
+    root: str | Path, split: str, classes: Classes, bands: int, band_names: Sequence[str | None] = ()
+) -> DatasetInfo:
+    """Scan one split of a data set as the checkpoint sees it.
+
+    Args:
+        root: folder of the data set.
+        split: name of a list below annotations/.
+        classes: the checkpoint's, whose label table decides what the label values mean.
+        bands: the checkpoint's number of bands.
+        band_names: the checkpoint's names of them, empty where it has none.
+
+    Returns:
+        The data set with the checkpoint's band names where it has some. Its notices tell what differs from
+        the checkpoint without making the comparison void.
+
+    Raises:
+        UserError: no such split, another number of bands or of classes, label values the checkpoint lacks.
+    """
+    root = Path(root)
+    folder = root / "annotations"
+    lists = sorted(path.stem for path in folder.glob("*.txt"))
+    if lists and split not in lists:
+        raise UserError(f"--SPLIT {split} is given, {folder} has {', '.join(lists)}; choose one of them")
+    notices = compare_classes(root / "classes.json", classes)
+    dataset = scan_dataset(root, splits=(split,), classes=classes)
+    if dataset.bands != bands:
+        listed = f" ({', '.join(map(str, band_names))})" if any(band_names) else ""
+        raise UserError(
+            f"{dataset.splits[split][0].image} has {dataset.bands} bands, the checkpoint was trained on "
+            f"{bands}{listed}; evaluate it on images with these bands"
+        )
+    theirs = dataset.band_names
+    ours = tuple(map(_either, band_names or theirs, theirs))
+    if any(not _alike(one, other) for one, other in zip(ours, theirs, strict=True)):
+        notices.append(
+            f"the images name their bands {', '.join(theirs)}, the checkpoint {', '.join(ours)}: "
+            "check that the order is the same"
+        )
+    return replace(dataset, notices=(*dataset.notices, *notices), band_names=ours)
+
+
+def compare_classes(path: Path, classes: Classes) -> list[str]:
+    """Return a notice where a classes.json uses other names; another number of classes is a UserError."""
+    names = read_classes_json(path).names if path.is_file() else None
+    if names is None or names == classes.names[: len(names)]:  # the network may have spare classes
+        return []
+    theirs, ours = ", ".join(names), ", ".join(classes.names)
+    if len(names) != classes.num_classes:
+        raise UserError(
+            f"{path} names {len(names)} classes ({theirs}), the checkpoint {classes.num_classes} ({ours}); "
+            "use a checkpoint or a data set with the same classes"
+        )
+    return [f"{path} names the classes {theirs}; the checkpoint's names are used: {ours}"]
+
+
+def _either(name: str | None, other: str) -> str:
+    return name or other
+
+
+def _alike(name: str, other: str) -> bool:
+    """Return whether two band names may mean the same band; `band_3` means nothing."""
+    numbered = any(re.fullmatch(r"band_\d+", text) for text in (name, other))
+    return numbered or name.casefold() == other.casefold()
+
+
+def introduction(dataset: DatasetInfo, split: str, device: str) -> str:
+    """Return lines that say what is about to be measured, and with what."""
+    classes = dataset.classes
+    lines = [
+        f"device:  {device}",
+        f"images:  {len(dataset.splits[split])} of the split {split} in {dataset.root}",
+        f"bands:   {dataset.bands} ({', '.join(dataset.band_names)})",
+        f"classes: {classes.num_classes} ({', '.join(classes.names)})",
+        *(f"notice:  {notice}" for notice in dataset.notices),
+    ]
+    return "\n".join(lines)
+
+
+def output_folder(given: str | None, weights: str, split: str) -> Path:
+    """Return the folder of the results: the given one, or `evaluation_<split>` beside the weights."""
+    default = Path(weights).parent / f"evaluation_{split.replace('/', '_')}"
+    output = Path(given) if given else default
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--OUTPUT {output} is a file; give a folder, it is made where it does not exist")
+    return output
+
+
+def write_results(
+    output: Path, confusion: ConfusionMatrix, images: SegmentationDataset, scores: Sequence[Metrics]
+) -> None:
+    """Write metrics.csv, confusion.csv, confusion.png and per_image.csv into a folder, which is made."""
+    output.mkdir(parents=True, exist_ok=True)
+    classes = images.classes.names
+    write_metrics(confusion.compute(), classes, output / "metrics.csv")
+    write_confusion(confusion.matrix, classes, output / "confusion.csv")
+    write_images([sample.name for sample in images.samples], scores, classes, output / "per_image.csv")
+    draw_confusion(confusion.matrix, classes, output / "confusion.png")
+
+
+def worst_images(scores: Sequence[Metrics], count: int) -> list[int]:
+    """Return the indices of the `count` images with the lowest mIoU, worst first; unlabelled ones never."""
+    labelled = [index for index, score in enumerate(scores) if sum(score.pixels)]
+    return sorted(labelled, key=lambda index: scores[index].mIoU)[:count]
+
+
+def draw_worst(
+    output: Path,
+    network: nn.Module,
+    device: torch.device,
+    images: SegmentationDataset,
+    scores: Sequence[Metrics],
+    count: int,
+    band_names: Sequence[str | None] = (),
+) -> Iterator[Path]:
+    """Predict the worst images once more, draw each beside its truth, and yield the pictures written.
+
+    Pictures of an earlier evaluation in the same folder are removed.
+    """
+    for old in output.glob("worst_*.png"):
+        old.unlink()
+    predict = predictor(network, device)
+    for rank, index in enumerate(worst_images(scores, count), start=1):
+        item = images[index]
+        image, valid, name = item["image"], item["valid"], item["name"]
+        prediction = predict(to_images(image, valid)[None])[0].argmax(0).cpu().numpy()
+        path = output / f"worst_{rank:02d}_{name.replace('/', '_')}.png"
+        picture = preview(image, valid, rgb_bands(len(image), band_names))
+        title = f"{name}   mIoU {scores[index].mIoU:.4f}"
+        side_by_side(picture, item["mask"], prediction, images.classes, path, title=title)
+        yield path

@@ -1,0 +1,29 @@
+"""What the predict programs say before and after their work."""
+
+from pathlib import Path
+
+from torch import nn
+
+from utils.data.labels import Classes
+from utils.inference.class_map import ClassTotals
+from utils.inference.inputs import Jobs
+
+
+def introduction(network: nn.Module, classes: Classes, device: str, work: Jobs) -> str:
+    """Return lines that say what is about to be predicted, and with what."""
+    names = network.about.get("bands", {}).get("names") or ()
+    bands = f"{network.bands} ({', '.join(map(str, names))})" if any(names) else str(network.bands)
+    lines = [
+        f"device:  {device}",
+        f"bands:   {bands}",
+        f"classes: {classes.num_classes} ({', '.join(classes.names)})",
+        *work.notices,
+        *(f"left out: {reason}" for reason in work.failures.values()),
+    ]
+    return "\n".join(lines)
+
+
+def conclusion(totals: ClassTotals, done: int, output: Path) -> str:
+    """Return lines with the share of each class and the place of the results."""
+    what = "1 image" if done == 1 else f"{done} images"
+    return f"share of the valid pixels of {what}:\n{totals.table()}\nresults are in {output}"

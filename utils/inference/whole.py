@@ -1,0 +1,50 @@
+"""Prediction of images that fit in memory, in one piece."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from utils.inference.padding import inner_network, pad_to_rules
+from utils.inference.windows import to_images
+
+
+def predictor(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return images (B, C, h, w) -> probabilities (B, K, h, w), for any size of at least one pixel.
+
+    Args:
+        network: in eval mode, on `device`; a DataParallel wrapper is fine.
+        device: where the images go.
+    """
+    inner = inner_network(network)
+
+    def predict(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            padded, (height, width) = pad_to_rules(images.to(device), inner)
+            probabilities = inner.probabilities(network(padded))
+            return probabilities[..., :height, :width]
+
+    return predict
+
+
+def predict_whole(
+    network: nn.Module, image: np.ndarray, valid: np.ndarray, device: torch.device
+) -> np.ndarray:
+    """Predict one image in one piece.
+
+    Args:
+        network: in eval mode, on `device`.
+        image: (C, H, W) of any dtype and size.
+        valid: (H, W), False where the pixel has no data.
+        device: where the network is.
+
+    Returns:
+        Probabilities (K, H, W) float32, NaN where not valid.
+    """
+    if not valid.any():
+        return np.full((inner_network(network).num_classes, *valid.shape), np.nan, np.float32)
+    images = to_images(image, valid)[None]
+    probabilities = predictor(network, device)(images)[0].float().cpu().numpy()
+    probabilities[:, ~valid] = np.nan
+    return probabilities

@@ -1,0 +1,62 @@
+"""What a run tells before it starts: every decision and where it comes from."""
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from utils.data.layout import DatasetInfo
+from utils.data.statistics import BandStatistics
+from utils.evaluation.report import align
+
+MOST_BANDS = 16
+
+
+def say(*lines: str) -> None:
+    """Print lines at once, also into a pipe."""
+    for line in lines:
+        print(line)
+    sys.stdout.flush()
+
+
+def decisions_table(decisions: Sequence[tuple[str, object, str]]) -> list[str]:
+    """Return aligned lines "name  value  reason"."""
+    return align([[name, _text(value), f"({reason})" if reason else ""] for name, value, reason in decisions])
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(_text(part) for part in value) or "none"
+    return str(value)
+
+
+def bands_table(data: DatasetInfo, statistics: BandStatistics) -> list[str]:
+    """Return aligned lines of each band's statistics."""
+    rows = [["band", "mean", "std", "min", "max"]]
+    columns = (statistics.mean, statistics.std, statistics.minimum, statistics.maximum)
+    for name, *values in zip(data.band_names, *columns, strict=True):
+        rows.append([name, *(f"{value:.5g}" for value in values)])
+    shown = rows[: MOST_BANDS + 1]
+    lines = align(shown)
+    if len(rows) > len(shown):
+        lines.append(f"... and {len(rows) - len(shown)} more bands")
+    constant = [name for name, std in zip(data.band_names, statistics.std, strict=True) if std == 0]
+    if constant:
+        lines.append(f"never varying, so of no use and of no harm: {', '.join(constant)}")
+    return lines
+
+
+def classes_table(data: DatasetInfo, weights: list[float] | None) -> list[str]:
+    """Return aligned lines of each class's share of the labelled pixels per split and its loss weight."""
+    splits = list(data.splits)
+    rows = [["class", *splits, "weight"]]
+    for index, name in enumerate(data.classes.names):
+        shares = [_share(data.label_counts[split], index) for split in splits]
+        rows.append([name, *shares, "1" if weights is None else f"{weights[index]:.3g}"])
+    return align(rows)
+
+
+def _share(counts: np.ndarray, index: int) -> str:
+    return f"{100 * counts[index] / max(int(counts.sum()), 1):.2f}%"

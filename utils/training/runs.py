@@ -1,0 +1,81 @@
+"""Folders of runs: their names, what is in them, and which one to go on with."""
+
+import re
+from pathlib import Path
+
+from nets.errors import UserError
+from nets.registry import nearest
+from utils.checkpoint import read_checkpoint
+
+ROOT = Path("pth_files")
+
+
+def new_run(given: str | None, default: str) -> Path:
+    """Return the folder of a new run, which may not exist yet.
+
+    Args:
+        given: `--RUN_NAME`; a folder that holds a checkpoint is refused, one without is taken over.
+        default: name to use, numbered where taken, when none is given.
+
+    Raises:
+        UserError: the name is taken, or no folder name.
+    """
+    if given is not None:
+        folder = ROOT / given
+        if not given.strip() or Path(given).name != given or given in (".", ".."):
+            raise UserError(f"--RUN_NAME {given!r} is not a folder name; use letters, digits, - and _")
+        if any(folder.glob("*.pth")):
+            raise UserError(
+                f"{folder} already holds a checkpoint; go on with --RESUME or choose another --RUN_NAME"
+            )
+        return folder
+    numbers = range(1, 100_000)
+    return next(
+        folder
+        for number in numbers
+        if not (folder := ROOT / (default if number == 1 else f"{default}-{number}")).exists()
+    )
+
+
+def find_resume(resume: str, run_name: str | None) -> Path | None:
+    """Return the checkpoint to go on from; None when the run named by `--RUN_NAME` has none yet.
+
+    Args:
+        resume: a run's name, a file, or "" for `run_name` or else the newest unfinished run.
+        run_name: `--RUN_NAME`.
+
+    Raises:
+        UserError: nothing there to go on with.
+    """
+    if not resume and run_name is not None:
+        last = ROOT / run_name / "last.pth"
+        return last if last.is_file() else None
+    if not resume:
+        return _newest_unfinished()
+    path = Path(resume)
+    for candidate in (path, path / "last.pth", ROOT / resume / "last.pth"):
+        if candidate.is_file():
+            return candidate
+    runs = [folder.name for folder in ROOT.glob("*") if folder.is_dir()]
+    raise UserError(f"--RESUME {resume}: there is no such run or file{nearest(resume, runs)}")
+
+
+def _newest_unfinished() -> Path:
+    files = sorted(ROOT.glob("*/last.pth"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in files:
+        if not read_checkpoint(path).get("training", {}).get("finished", True):
+            return path
+    raise UserError(f"--RESUME: {ROOT} holds no unfinished run; name a run or leave --RESUME out")
+
+
+def saved_epochs(folder: Path, model: str) -> list[Path]:
+    """Return the weights files of single epochs or iterations, oldest first."""
+    pattern = re.compile(re.escape(model) + r"-(?:epoch|iter)(\d+)-loss.*\.pth")
+    found = {path: pattern.fullmatch(path.name) for path in folder.glob("*.pth")}
+    return sorted((path for path in found if found[path]), key=lambda path: int(found[path].group(1)))
+
+
+def remove_old(folder: Path, model: str, keep: int) -> None:
+    """Keep the newest `keep` weights files of single epochs; 0 keeps all."""
+    for path in saved_epochs(folder, model)[:-keep] if keep else []:
+        path.unlink()

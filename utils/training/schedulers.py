@@ -1,0 +1,36 @@
+"""Learning-rate curves, a function of the iteration alone, so that a resumed run needs no history."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from utils.training.recipe import Settings
+
+
+def lr_factor(iteration: int, settings: Settings, total: int, step: int) -> float:
+    """Return the factor on the initial learning rate.
+
+    Args:
+        iteration: iterations done.
+        settings: curve, power, floor, ratio and warm-up.
+        total: iterations of the run.
+        step: iterations per decay of the curves "step" and "exp".
+    """
+    warmup = settings.warmup_iters
+    if iteration < warmup:
+        return settings.warmup_factor + (1 - settings.warmup_factor) * iteration / warmup
+    progress = min((iteration - warmup) / max(total - warmup, 1), 1.0)
+    floor = min(settings.min_lr / settings.lr, 1.0)
+    curves = {
+        "poly": lambda: floor + (1 - floor) * (1 - progress) ** settings.poly_power,
+        "cos": lambda: floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2,
+        "step": lambda: max(settings.step_ratio ** (iteration // step), floor),
+        "exp": lambda: max(settings.step_ratio ** (iteration / step), floor),
+    }
+    return curves[settings.scheduler]()
+
+
+def build_scheduler(optimizer: Optimizer, settings: Settings, total: int, step: int) -> LambdaLR:
+    """Return a scheduler that is stepped once per iteration."""
+    return LambdaLR(optimizer, lambda iteration: lr_factor(iteration, settings, total, step))
