@@ -15,7 +15,6 @@ def main(argv: list[str] | None = None) -> None:
     import rasterio
     from tqdm import tqdm
 
-    from nets.errors import UserError
     from Structure import load_network
     from utils.data.labels import Classes
     from utils.devices import check_batch, choose_devices, describe, place
@@ -40,23 +39,16 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     predict = predictor(place(network, devices), devices[0])
-    totals, done = ClassTotals(classes), 0
+    totals = ClassTotals(classes)
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
         for job in work.jobs:
             count = len(windows.grid(job.info))
-            with tqdm(total=count, desc=job.info.path.name, unit="window") as bar:
-                try:
-                    totals.merge(
-                        predict_scene(
-                            job, predict, classes, windows, scores=options.SCORES, progress=bar.update
-                        )
-                    )
-                    done += 1
-                except UserError as mistake:
-                    bar.write(f"failed: {mistake}")
-                    work.failures[job.info.path] = str(mistake)
-    if done:
-        print(conclusion(totals, done, Path(options.OUTPUT)))
+            bar = tqdm(total=count, desc=job.info.path.name, unit="window")
+            with bar, work.attempt(job, bar.write):
+                more = {"scores": options.SCORES, "progress": bar.update}
+                totals.merge(predict_scene(job, predict, classes, windows, **more))
+    if work.done:
+        print(conclusion(totals, work.done, Path(options.OUTPUT)))
     work.raise_failures(Path(options.OUTPUT))
 
 

@@ -14,7 +14,6 @@ def main(argv: list[str] | None = None) -> None:
 
     from tqdm import tqdm
 
-    from nets.errors import UserError
     from Structure import load_network
     from utils.data.labels import Classes
     from utils.devices import choose_devices, describe, place
@@ -30,17 +29,13 @@ def main(argv: list[str] | None = None) -> None:
     network = place(network, devices)
     print(introduction(network, classes, describe(devices), work))
 
-    totals, done = ClassTotals(classes), 0
+    totals = ClassTotals(classes)
     bar = tqdm(work.jobs, desc="predict", unit="image")
     for job in bar:
-        try:
+        with work.attempt(job, bar.write):
             totals.merge(predict_image(job, network, devices[0], classes, scores=options.SCORES))
-            done += 1
-        except UserError as mistake:
-            bar.write(f"failed: {mistake}")
-            work.failures[job.info.path] = str(mistake)
-    if done:
-        print(conclusion(totals, done, Path(options.OUTPUT)))
+    if work.done:
+        print(conclusion(totals, work.done, Path(options.OUTPUT)))
     work.raise_failures(Path(options.OUTPUT))
 
 

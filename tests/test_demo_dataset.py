@@ -16,26 +16,27 @@ from tests.helpers import ROOT
 from tools import demo_tiles, make_demo_dataset
 from tools.demo_scene import BANDS, CLASSES, IGNORE, cast_shadow, render_scene
 
-SMALL = "--TILE 64 --TRAIN_TILES 24 --VAL_TILES 10 --TEST_TILES 10 --SCENE_SIZE 256,272".split()
-TINY = "--TILE 32 --TRAIN_TILES 2 --VAL_TILES 1 --TEST_TILES 1 --SCENE_SIZE 256,256".split()
+SMALL = {"TILE": 64, "TRAIN_TILES": 24, "VAL_TILES": 10, "TEST_TILES": 10, "SCENE_SIZE": "256,272"}
+TINY = {"TILE": 32, "TRAIN_TILES": 2, "VAL_TILES": 1, "TEST_TILES": 1, "SCENE_SIZE": "256,256"}
 SPLITS = ("train", "val", "test")
 
 
-def make(folder: Path, *flags: str) -> int:
-    return make_demo_dataset.main(["--OUTPUT", str(folder), *flags])
+def make(folder: Path, flags: dict, **more: object) -> int:
+    pairs = {"OUTPUT": folder, **flags, **more}.items()
+    return make_demo_dataset.main([word for name, value in pairs for word in (f"--{name}", str(value))])
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "demo"
-    assert make(folder, *SMALL) == 0
+    assert make(folder, SMALL) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "tiny"
-    assert make(folder, *TINY) == 0
+    assert make(folder, TINY) == 0
     return folder
 
 
@@ -157,15 +158,15 @@ def gaussian_iou(demo: Path, context: bool) -> np.ndarray:
 def test_one_pixel_is_not_enough(demo):
     alone, context = gaussian_iou(demo, context=False), gaussian_iou(demo, context=True)
     assert alone[0] > 0.8  # clean ice has a spectrum of its own
-    assert alone[1] < 0.45 and alone.mean() < 0.65, alone  # debris has the rock's
-    assert context[1:].mean() > alone[1:].mean() + 0.07, (alone, context)
+    assert alone[1:].mean() < 0.5, alone  # always guessing debris where there is no clean ice gives 0.4
+    assert context[1:].mean() > alone[1:].mean() + 0.08, (alone, context)
 
 
 def test_same_seed_same_bytes(tiny, tmp_path):
     again = tmp_path / "again"
-    assert make(again, *TINY) == 0
+    assert make(again, TINY) == 0
     assert content(tiny) == content(again)
-    assert make(again, *TINY, "--SEED", "1") == 0  # over its own output
+    assert make(again, TINY, SEED=1) == 0  # over its own output
     first, second = content(tiny), content(again)
     assert first["scene/scene.tif"] != second["scene/scene.tif"]
 
@@ -195,7 +196,7 @@ def test_does_not_touch_what_it_did_not_make(tiny, tmp_path, capsys, where):
         (folder / "scene" / "thesis.txt").write_text("mine")
     before = content(tmp_path)
     capsys.readouterr()
-    assert make(folder, *TINY) == 2
+    assert make(folder, TINY) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and str(folder) in said and "choose another --OUTPUT" in said
     assert content(tmp_path) == before
@@ -211,7 +212,7 @@ def test_broken_run_leaves_the_earlier_set(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(demo_tiles, "write_scene", fail)
     with pytest.raises(RuntimeError, match="disk full"):
-        make(folder, *TINY)
+        make(folder, TINY)
     assert content(tmp_path) == before
 
 

@@ -186,6 +186,10 @@ def test_table_is_aligned_with_chinese_names_and_has_the_line():
     assert lines[4].split() == ["absent", "one", "-", "-", "-", "-", "-", "0"]
 
 
+def test_text_width_counts_console_columns():
+    assert [text_width(text) for text in ("ice", "洁净冰", "e\u0301te\u0301", "")] == [3, 6, 3, 0]
+
+
 def test_csv_files(tmp_path):
     matrix = torch.tensor([[5, 1, 0], [2, 2, 0], [0, 0, 0]])
     names = ["a, b", "冰", "none"]

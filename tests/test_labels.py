@@ -32,7 +32,7 @@ def test_encode_does_not_wrap():
         CLASSES.encode(np.array([65535], dtype=np.uint16))  # -1 in int16, but not here
     with pytest.raises(LabelValueError, match=str(2**64 - 1)):
         CLASSES.encode(np.array([2**64 - 1], dtype=np.uint64))
-    assert CLASSES.encode(np.array([-1, 2**31 - 1])).tolist() == [IGNORE, IGNORE]
+    assert CLASSES.encode(np.array([-1, 2**31 - 1, 700])).tolist() == [IGNORE, IGNORE, 2]
 
 
 def test_invalid_pixels_may_hold_anything():

@@ -8,6 +8,7 @@ from tests.helpers import shared_data
 from tests.tiny_dataset import write_dataset, write_list, write_raster
 from utils.data.layout import read_layout
 from utils.data.layout import scan_dataset as scan
+from utils.data.raster import raster_info
 
 
 def scan_dataset(root, **options):
@@ -132,7 +133,8 @@ def break_image_pixels(root):
     path = root / "images" / "v1.tif"
     noise = np.random.default_rng(0).integers(0, 255, (3, 16, 16)).astype(np.uint8)
     data = write_raster(path, noise, compress="deflate").read_bytes()
-    path.write_bytes(data.replace(data[20:400], bytes(380)))
+    path.write_bytes(data[:-300] + bytes(300))
+    assert raster_info(path).bands == 3  # the header is whole
     return r"v1\.tif cannot be read"
 
 
@@ -171,6 +173,7 @@ def test_binary_set(tmp_path):
     assert info.classes.table == {0: 0, 255: 1} and info.classes.ignored == (-1,)
     assert "0 and 255" in info.notices[0]
     assert info.label_counts["val"].tolist() == [256, 256]
+    assert scan_dataset(tmp_path, num_classes=3).classes.ignored == (255, -1)
     (tmp_path / "classes.json").write_text('{"num_classes": 2}')
     assert scan_dataset(tmp_path).classes.ignored == (255, -1)
 

@@ -85,6 +85,16 @@ def test_equals_an_independent_loop(seed):
     assert num_classes - 1 in metrics.absent
 
 
+def test_a_class_that_is_predicted_but_never_true_counts_as_zero():
+    metrics = compute_metrics(matrix_of([[3, 1], [0, 0]]))
+    assert metrics.absent == ()
+    assert metrics.per_class["IoU"] == (0.75, 0.0)
+    assert metrics.per_class["Precision"] == (1.0, 0.0)
+    assert metrics.per_class["Recall"] == (0.75, 0.0)
+    assert metrics.mIoU == 0.375
+    assert metrics.FWIoU == 0.75
+
+
 def test_ignored_pixels_do_not_count():
     masks = torch.tensor([[[0, 1, -1, -1]]])
     predictions = torch.tensor([[[0, 0, 1, 2]]])

@@ -27,7 +27,7 @@ def test_image_and_mask_stay_aligned(flip, size):
     image = np.stack([mask * 10.0, np.broadcast_to(np.arange(size[1]), size)]).astype(np.float32)
     valid = np.ones(size, dtype=bool)
     augmentation = Augmentation((32, 48), flip=flip, probability=0)
-    seen = set()
+    seen, compared = set(), 0
     for seed in range(40):
         out, good, classes = augment(augmentation, image, valid, mask, seed)
         assert out.shape == (2, 32, 48) and good.shape == classes.shape == (32, 48)
@@ -37,12 +37,13 @@ def test_image_and_mask_stay_aligned(flip, size):
         for axis in (0, 1):
             for step in (-2, -1, 1, 2):
                 inside &= np.roll(classes, step, axis) == classes
-        assert inside.sum() > 20
+        compared += inside.sum()
         np.testing.assert_allclose(out[0][inside], classes[inside] * 10, atol=1e-3)
         # The second band rises from left to right in the source: it shows what was turned.
         slopes = [np.nanmean(np.diff(np.where(good, out[1], np.nan), axis=axis)) for axis in (0, 1)]
         steepest = int(np.argmax(np.abs(slopes)))
         seen.add((steepest, slopes[steepest] > 0))
+    assert compared > 2000
     assert len(seen) == {"none": 1, "h": 2, "hv": 2, "d4": 4}[flip]
 
 
@@ -90,8 +91,7 @@ def test_invalid_pixels_spread_and_never_leak():
     "dtype", ["uint8", "uint16", "int16", "uint32", "int64", "uint64", "float32", "float64"]
 )
 def test_photometric_keeps_dtype_and_range(dtype):
-    limits = np.iinfo(dtype) if np.dtype(dtype).kind != "f" else np.finfo(np.float32)
-    high = min(float(limits.max), 1e19)
+    high = float(np.iinfo(dtype).max) if np.dtype(dtype).kind != "f" else 1e19
     rng = np.random.default_rng(0)
     image = (rng.random((10, 16, 16)) * high * 0.999).astype(dtype)
     augmentation = Augmentation((16, 16), (1, 1), flip="none", band_std=(high,) * 10, probability=1)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from nets.backbones.mit import MIT_SIZES, MiT
+from nets.backbones.mscan import MSCAN, MSCAN_SIZES
 from nets.backbones.timm_backbone import TimmBackbone
 from nets.errors import UserError
 from nets.registry import nearest, plain
@@ -15,6 +16,19 @@ SHORT_NAMES = {
     "vgg": "vgg16",
     "vggnet": "vgg16",
     "xception": "xception65",
+    "swin_t": "swin_tiny_patch4_window7_224",
+    "swin_s": "swin_small_patch4_window7_224",
+    "swin_b": "swin_base_patch4_window7_224",
+    "swin_l": "swin_large_patch4_window7_224",
+    "swin_b_w12": "swin_base_patch4_window12_384",
+    "swin_l_w12": "swin_large_patch4_window12_384",
+    "swin_b_384": "swin_base_patch4_window12_384",
+    "swin_l_384": "swin_large_patch4_window12_384",
+    "convnext_t": "convnext_tiny",
+    "convnext_s": "convnext_small",
+    "convnext_b": "convnext_base",
+    "convnext_l": "convnext_large",
+    "convnext_xl": "convnext_xlarge",
 }
 
 
@@ -24,7 +38,7 @@ def find_backbone(name: str) -> str:
     Raises:
         UserError: no such backbone; the message proposes the nearest.
     """
-    known = {plain(each): each for each in [*timm.list_models(), *MIT_SIZES]}
+    known = {plain(each): each for each in [*timm.list_models(), *MIT_SIZES, *MSCAN_SIZES]}
     known |= {plain(short): long for short, long in SHORT_NAMES.items()}
     if plain(name) not in known:
         raise UserError(f"no backbone is named {name!r}{nearest(name, known.values())}")
@@ -72,4 +86,8 @@ def create_backbone(
         if output_stride not in (None, 32) or (stages or 4) > 4:
             raise UserError(f"backbone {spelled} has four maps of strides 4 to 32 and cannot be dilated")
         return MiT(spelled, bands=bands, drop_path=drop_path, stages=stages or 4)
+    if spelled in MSCAN_SIZES:
+        if output_stride not in (None, 32) or (stages or 4) > 4:
+            raise UserError(f"backbone {spelled} has four maps of strides 4 to 32 and cannot be dilated")
+        return MSCAN(spelled, bands=bands, drop_path=drop_path, stages=stages or 4)
     return TimmBackbone(spelled, bands=bands, stages=stages, output_stride=output_stride, drop_path=drop_path)

@@ -1,7 +1,7 @@
-"""Backbones whose strides, dilations and stem are stated one by one, as OpenMMLab's configurations state them.
+"""Backbones whose stem, strides and dilations are stated one by one, as OpenMMLab states them.
 
-The networks are timm's; what timm has no argument for is set on the built convolutions. `output_stride` alone needs none
-of this.
+The networks are timm's; what timm has no argument for is set on the built convolutions. `output_stride` alone
+needs none of this.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import timm
 from torch import Tensor, nn
 
 from nets.backbones.catalogue import create_backbone, find_backbone
+from nets.backbones.normed import NormedBackbone
 from nets.errors import UserError
 from nets.layers.conv import set_norm_eps
 
@@ -21,14 +22,16 @@ class ConfiguredResNet(nn.Module):
     Args:
         name: timm's name.
         bands: bands of an image.
-        stem: "standard" is one 7x7 convolution, "deep" three 3x3 (variants C and D of He et al., "Bag of Tricks for
-            Image Classification with Convolutional Neural Networks", CVPR 2019, https://arxiv.org/abs/1812.01187).
+        stem: "standard" is one 7x7 convolution, "deep" three 3x3 (variants C and D of He et al., "Bag of
+            Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019,
+            https://arxiv.org/abs/1812.01187).
         stem_channels: width of the stem.
         avg_down: shortcuts average before their 1x1 convolution (variant D).
         strides, dilations: per stage.
         contract_dilation: the first block of a dilated stage has half the stage's dilation.
         multi_grid: dilation of each block of the last stage (Chen et al., https://arxiv.org/abs/1706.05587).
-        stride_in: where a bottleneck's stride lies: its 3x3 convolution, or its first 1x1 ("conv1", the original).
+        stride_in: where a bottleneck's stride lies: its 3x3 convolution, or its first 1x1 ("conv1", the
+            original).
         dilate_second: dilate both 3x3 convolutions of a basic block instead of the first alone.
         out_stages: stages whose maps are given, from 0.
         norm_eps: epsilon of the batch norms.
@@ -169,6 +172,8 @@ CONFIGURABLE: dict[str, Callable[..., nn.Module]] = {
     "resnext": ConfiguredResNet,
     "wide_resnet": ConfiguredResNet,
     "mobilenetv2": ConfiguredMobileNetV2,
+    "swin_": NormedBackbone,
+    "convnext": NormedBackbone,
 }
 
 
@@ -196,5 +201,7 @@ def create_configured_backbone(
             try:
                 return build(spelled, bands=bands, **options)
             except TypeError as error:
-                raise UserError(f"backbone {spelled}: backbone_options {options} do not fit ({error})") from error
+                raise UserError(
+                    f"backbone {spelled}: backbone_options {options} do not fit ({error})"
+                ) from error
     raise UserError(f"backbone {spelled} takes no backbone_options; leave them out")

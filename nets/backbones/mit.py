@@ -39,12 +39,13 @@ MLP_RATIO = 4
 class ReducedAttention(nn.Module):
     """Self-attention whose keys and values come from a map shrunk `reduction` times in each direction."""
 
-    def __init__(self, width: int, heads: int, reduction: int, embed_eps: float):
+    def __init__(self, width: int, heads: int, reduction: int, embed_eps: float, dropout: float):
         super().__init__()
         self.heads = heads
         # Queries, keys and values in one matrix, as torch.nn.MultiheadAttention lays them out.
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
+        self.dropout = dropout
         self.reduce = None
         if reduction > 1:
             self.reduce = nn.Conv2d(width, width, reduction, stride=reduction)
@@ -61,43 +62,55 @@ class ReducedAttention(nn.Module):
         q = F.linear(x, weight[:d], bias[:d]).reshape(b, n, self.heads, -1).transpose(1, 2)  # (B, heads, N, D / heads)
         kv = F.linear(source, weight[d:], bias[d:]).reshape(b, source.shape[1], 2, self.heads, -1)
         k, v = kv.permute(2, 0, 3, 1, 4)  # each (B, heads, N / R^2, D / heads)
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=self.dropout if self.training else 0.0
+        )
         return self.project(attended.transpose(1, 2).reshape(b, n, d))
 
 
 class MixMLP(nn.Module):
     """Linear -> depthwise 3x3 convolution (it stands in for position encoding) -> GELU -> linear."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, dropout: float):
         super().__init__()
         hidden = MLP_RATIO * width
         self.expand = nn.Linear(width, hidden)
         self.mix = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.contract = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Map tokens (B, N, D) of an h x w map to (B, N, D)."""
         x = self.expand(x).transpose(1, 2)  # (B, 4 D, N)
         x = self.mix(x.reshape(*x.shape[:2], *size)).flatten(2)
-        return self.contract(F.gelu(x.transpose(1, 2)))
+        return self.dropout(self.contract(self.dropout(F.gelu(x.transpose(1, 2)))))
 
 
 class Block(nn.Module):
     """Attention and MLP, each normalised before and added to its input."""
 
     def __init__(
-        self, width: int, heads: int, reduction: int, drop_path: float, embed_eps: float, block_eps: float
+        self,
+        width: int,
+        heads: int,
+        reduction: int,
+        *,
+        drop_path: float,
+        dropout: float,
+        attention_dropout: float,
+        embed_eps: float,
+        block_eps: float,
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=block_eps)
-        self.attention = ReducedAttention(width, heads, reduction, embed_eps)
+        self.attention = ReducedAttention(width, heads, reduction, embed_eps, attention_dropout)
         self.norm2 = nn.LayerNorm(width, eps=block_eps)
-        self.mlp = MixMLP(width)
-        self.drop_path = DropPath(drop_path)
+        self.mlp = MixMLP(width, dropout)
+        self.dropout, self.drop_path = nn.Dropout(dropout), DropPath(drop_path)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Map tokens (B, N, D) of an h x w map to (B, N, D)."""
-        x = x + self.drop_path(self.attention(self.norm1(x), size))
+        x = x + self.drop_path(self.dropout(self.attention(self.norm1(x), size)))
         return x + self.drop_path(self.mlp(self.norm2(x), size))
 
 
@@ -115,15 +128,15 @@ class Stage(nn.Module):
         reduction: int,
         drop_paths: list[float],
         embed_eps: float,
-        block_eps: float,
+        **block: float,
     ):
         super().__init__()
         self.embed = nn.Conv2d(in_channels, width, patch, stride=stride, padding=patch // 2)
         self.embed_norm = nn.LayerNorm(width, eps=embed_eps)
         self.blocks = nn.ModuleList(
-            Block(width, heads, reduction, rate, embed_eps, block_eps) for rate in drop_paths
+            Block(width, heads, reduction, drop_path=rate, embed_eps=embed_eps, **block) for rate in drop_paths
         )
-        self.norm = nn.LayerNorm(width, eps=block_eps)
+        self.norm = nn.LayerNorm(width, eps=block["block_eps"])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, D, H / stride, W / stride)."""
@@ -143,6 +156,8 @@ class MiT(nn.Module):
         bands: bands of an image.
         stages: number of feature maps, counted from the deepest.
         drop_path: rate of stochastic depth at the last block, growing linearly from 0.
+        dropout: rate of dropout behind attention and in the MLPs.
+        attention_dropout: rate of dropout on the attention's weights.
         embed_eps: epsilon of the norms after patch embedding and sequence reduction.
         block_eps: epsilon of all other norms; the authors' code has 1e-5 and 1e-6, MMSegmentation twice 1e-6.
 
@@ -157,12 +172,14 @@ class MiT(nn.Module):
         bands: int,
         stages: int = 4,
         drop_path: float = 0.1,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
         embed_eps: float = 1e-5,
         block_eps: float = 1e-6,
     ):
         super().__init__()
         size = MIT_SIZES[name]
-        rates = iter(torch.linspace(0, drop_path, sum(size.depths)).tolist())
+        rates = iter(torch.linspace(0, drop_path, sum(size.depths), device="cpu").tolist())
         self.name = name
         self.channels, self.strides = list(size.widths[-stages:]), [4, 8, 16, 32][-stages:]
         self.stages = nn.ModuleList(
@@ -174,6 +191,8 @@ class MiT(nn.Module):
                 heads=HEADS[i],
                 reduction=REDUCTIONS[i],
                 drop_paths=[next(rates) for _ in range(size.depths[i])],
+                dropout=dropout,
+                attention_dropout=attention_dropout,
                 embed_eps=embed_eps,
                 block_eps=block_eps,
             )

@@ -11,6 +11,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from nets.layers.init import init_weights
+from nets.layers.norm import ChannelNorm
 
 
 @dataclass(frozen=True)
@@ -131,15 +132,14 @@ class MSCAN(nn.Module):
             self.stages.append(
                 nn.Sequential(*(Block(width, MLP_RATIOS[i], dropout, next(rates)) for _ in range(depth)))
             )
-            self.norms.append(nn.LayerNorm(width, eps=1e-5))
+            self.norms.append(ChannelNorm(width, eps=1e-5))
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (B, C, H, W) to maps (B, D_i, h_i, w_i), strides 4, 8, 16, 32."""
         features = []
         for embed, stage, norm in zip(self.embeds, self.stages, self.norms, strict=True):
-            x = stage(embed(x))
-            x = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
+            x = norm(stage(embed(x)))
             features.append(x)
         return features[-len(self.channels) :]
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
+from nets.backbones.swin import pad_before_shift
 from nets.errors import UserError
 
 
@@ -58,6 +59,7 @@ class TimmBackbone(nn.Module):
             raise UserError(
                 f"backbone {name} cannot give {stages} feature maps ({error}); choose another"
             ) from error
+        pad_before_shift(self.body)
         self.name = name
         self.channels = list(self.body.feature_info.channels())
         self.strides = list(self.body.feature_info.reduction())

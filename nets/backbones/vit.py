@@ -47,6 +47,7 @@ class ViT(nn.Module):
         position_interpolation: how the position embedding is resized.
         drop_path: rate of stochastic depth at the last block, growing linearly from 0.
         dropout: rate of dropout behind position embedding, attention and MLP.
+        attention_dropout: rate of dropout on the attention's weights.
         norm_eps: epsilon of the layer norms.
 
     Attributes:
@@ -65,6 +66,7 @@ class ViT(nn.Module):
         position_interpolation: Literal["bicubic", "bilinear"] = "bicubic",
         drop_path: float = 0.0,
         dropout: float = 0.0,
+        attention_dropout: float = 0.0,
         norm_eps: float = 1e-6,
     ):
         super().__init__()
@@ -88,6 +90,7 @@ class ViT(nn.Module):
             dynamic_img_pad=True,
             pos_drop_rate=dropout,
             proj_drop_rate=dropout,
+            attn_drop_rate=attention_dropout,
             norm_layer=partial(nn.LayerNorm, eps=norm_eps),
         )
         rates = torch.linspace(0, drop_path, size.depth, device="cpu").tolist()

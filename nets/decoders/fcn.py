@@ -1,4 +1,4 @@
-"""The fully convolutional head: a few convolutions on one map, as network of its own or as auxiliary classifier."""
+"""The fully convolutional head: convolutions on one map, as decoder or as auxiliary classifier."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,8 @@ from nets.layers.resize import resize
 
 def select_features(features: list[Tensor], index: Sequence[int], *, align_corners: bool) -> Tensor:
     """Map the (B, C_i, h_i, w_i) to the maps at `index`, resized to the first of them and concatenated."""
+    if len(index) == 1:
+        return features[index[0]]
     chosen = [features[i] for i in index]
     size = chosen[0].shape[-2:]
     return torch.cat([resize(x, size, align_corners=align_corners) for x in chosen], dim=1)
@@ -64,7 +66,7 @@ class FCNDecoder(nn.Module):
 
 
 class FCNHead(nn.Module):
-    """The decoder with dropout and classifier: the auxiliary head of later work (Zhao et al., PSPNet, section 3.3).
+    """The decoder with dropout and classifier, as auxiliary head (Zhao et al., PSPNet, section 3.3).
 
     Args:
         in_channels: channels of the backbone's maps.

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from nets.errors import UserError
 from nets.importers.mmseg_config import norm_eps, take, type_of
 from nets.importers.openmmlab import Rules
+from nets.importers.transformer_backbones import TRANSFORMERS, Convert
 
 
 class Backbone(NamedTuple):
@@ -15,11 +16,13 @@ class Backbone(NamedTuple):
         name: ours.
         options: arguments of its class.
         rules: rename rules for the tensors under "backbone.".
+        convert: makes of the checkpoint's tensors such as ours; None where they are.
     """
 
     name: str
     options: dict
     rules: Rules
+    convert: Convert | None = None
 
 
 def resnet(backbone: dict) -> Backbone:
@@ -94,12 +97,13 @@ def mobilenet_v2(backbone: dict) -> Backbone:
     return Backbone(f"mobilenetv2_{round(100 * o['widen_factor']):03d}", options, rules)
 
 
-TRANSLATORS: dict[str, Callable[[dict], Backbone]] = {
+TRANSLATORS: dict[str, Callable[[dict], tuple]] = {
     "ResNet": resnet,
     "ResNetV1c": resnet,
     "ResNetV1d": resnet,
     "ResNeXt": resnet,
     "MobileNetV2": mobilenet_v2,
+    **TRANSFORMERS,
 }
 
 
@@ -114,7 +118,7 @@ def translate_backbone(backbone: dict) -> Backbone:
         raise UserError(
             f"no network here has OpenMMLab's backbone {kind!r}; there are: {', '.join(sorted(TRANSLATORS))}"
         )
-    return TRANSLATORS[kind](backbone)
+    return Backbone(*TRANSLATORS[kind](backbone))
 
 
 def backbone_options(backbone: dict) -> tuple[str, dict]:

@@ -13,7 +13,7 @@ _NO_FUNCTION = {
 _BATCH_NORMS = {"BN", "BN2d", "SyncBN", "MMSyncBN", "BatchNorm2d"}
 
 
-class _Unreadable(ValueError):
+class _UnreadableError(ValueError):
     """An expression that is no plain value."""
 
 
@@ -37,37 +37,41 @@ def parse_config(text: str) -> dict:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             try:
                 values[node.targets[0].id] = _fold(node.value, values)
-            except _Unreadable:
+            except _UnreadableError:
                 continue
     return values
 
 
 def _fold(node: ast.expr, known: dict) -> object:
     if isinstance(node, ast.Call):
-        if not (isinstance(node.func, ast.Name) and node.func.id == "dict") or len(node.args) > 1:
-            raise _Unreadable
-        folded: dict = {}
-        for argument in node.args:
-            folded.update(_fold(argument, known))
-        for keyword in node.keywords:
-            value = _fold(keyword.value, known)
-            folded.update(value if keyword.arg is None else {keyword.arg: value})
-        return folded
+        return _fold_call(node, known)
     if isinstance(node, ast.Dict):
         if None in node.keys:
-            raise _Unreadable
+            raise _UnreadableError
         return {_fold(k, known): _fold(v, known) for k, v in zip(node.keys, node.values, strict=True)}
     if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
         items = [_fold(item, known) for item in node.elts]
         return items if isinstance(node, ast.List) else tuple(items)
     if isinstance(node, ast.Name):
         if node.id not in known:
-            raise _Unreadable
+            raise _UnreadableError
         return known[node.id]
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        raise _Unreadable from error
+        raise _UnreadableError from error
+
+
+def _fold_call(node: ast.Call, known: dict) -> dict:
+    if not (isinstance(node.func, ast.Name) and node.func.id == "dict") or len(node.args) > 1:
+        raise _UnreadableError
+    folded: dict = {}
+    for argument in node.args:
+        folded.update(_fold(argument, known))
+    for keyword in node.keywords:
+        value = _fold(keyword.value, known)
+        folded.update(value if keyword.arg is None else {keyword.arg: value})
+    return folded
 
 
 def type_of(section: dict) -> str:
@@ -119,8 +123,8 @@ def norm_eps(section: dict) -> float:
     norm = section.get("norm_cfg") or {}
     if norm.get("type") not in _BATCH_NORMS:
         raise UserError(
-            f"{type_of(section)} has norm_cfg={norm or None}; only batch norm ({', '.join(sorted(_BATCH_NORMS))}) "
-            "can be imported here"
+            f"{type_of(section)} has norm_cfg={norm or None}; "
+            f"only batch norm ({', '.join(sorted(_BATCH_NORMS))}) can be imported here"
         )
     return float(norm.get("eps", 1e-5))
 

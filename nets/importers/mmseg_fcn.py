@@ -20,4 +20,8 @@ def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
         "aux_heads": aux_options(model),
         "backbone_options": backbone.options,
     }
-    return "fcn", options, [*fcn_rules("decode_head", "decoder", "classifier"), *aux_rules(model), *backbone.rules]
+    return (
+        "fcn",
+        options,
+        [*fcn_rules("decode_head", "decoder", "classifier"), *aux_rules(model), *backbone.rules],
+    )

@@ -1,12 +1,21 @@
 """OpenMMLab's heads that several families share: options of ours, and where each tensor goes."""
 
+from torch import Tensor
+
 from nets.errors import UserError
 from nets.importers.mmseg_config import aux_sections, norm_eps, take, type_of
 from nets.importers.openmmlab import Rules
 
 # What every decode head has, with its own defaults.
-COMMON = {"channels": None, "dropout_ratio": 0.1, "in_index": -1, "align_corners": False, "input_transform": None,
-          "conv_cfg": None, "act_cfg": {"type": "ReLU"}}  # fmt: skip
+COMMON = {
+    "channels": None,
+    "dropout_ratio": 0.1,
+    "in_index": -1,
+    "align_corners": False,
+    "input_transform": None,
+    "conv_cfg": None,
+    "act_cfg": {"type": "ReLU"},
+}
 
 
 def take_head(head: dict, own: dict) -> dict:
@@ -51,7 +60,9 @@ def fcn_head(head: dict) -> dict:
     """Return the arguments of our `FCNHead` that make an OpenMMLab FCNHead."""
     o = take_head(head, {"num_convs": 2, "kernel_size": 3, "concat_input": True, "dilation": 1})
     if o["input_transform"] not in (None, "resize_concat"):
-        raise UserError(f"FCNHead has input_transform={o['input_transform']!r}; None or 'resize_concat' is needed")
+        raise UserError(
+            f"FCNHead has input_transform={o['input_transform']!r}; None or 'resize_concat' is needed"
+        )
     index = o["in_index"]
     return shared_options(head, o) | {
         "index": (index,) if isinstance(index, int) else tuple(index),
@@ -63,7 +74,7 @@ def fcn_head(head: dict) -> dict:
 
 
 def conv_rules(theirs: str, ours: str) -> Rules:
-    """Return the rules of one convolution with norm: names of the checkpoint (pattern) and ours, without the dot."""
+    """Return the rules of a convolution with norm: the checkpoint's pattern and our name, without the dot."""
     return [(rf"{theirs}\.conv\.", f"{ours}.conv."), (rf"{theirs}\.bn\.", f"{ours}.norm.")]
 
 
@@ -76,7 +87,7 @@ def separable_rules(theirs: str, ours: str) -> Rules:
 
 
 def fcn_rules(head: str, decoder: str, classifier: str) -> Rules:
-    """Return the rules of an FCNHead: its pattern in the checkpoint, our decoder's and our classifier's names."""
+    """Return the rules of an FCNHead: its pattern in the checkpoint, our decoder and classifier."""
     return [
         (rf"{head}\.conv_seg\.", f"{classifier}."),
         *conv_rules(rf"{head}\.convs\.(\d+)", rf"{decoder}.convs.\1"),
@@ -106,3 +117,52 @@ def aux_rules(model: dict) -> Rules:
     for i in range(len(heads)):
         rules += fcn_rules(rf"auxiliary_head\.{i}", f"aux_heads.{i}.decoder", f"aux_heads.{i}.classifier")
     return rules
+
+
+def psp_head(head: dict) -> dict:
+    """Return the options of ours that make an OpenMMLab PSPHead."""
+    o = take_head(head, {"pool_scales": (1, 2, 3, 6)})
+    return shared_options(head, o) | {
+        "in_index": single_index(head, o),
+        "pool_scales": tuple(o["pool_scales"]),
+        "pool_channels": o["channels"],
+        "join_kernel": 3,
+    }
+
+
+def psp_rules(decoder: str) -> Rules:
+    """Return the rules of a PSPHead that is our decoder of that name and our classifier."""
+    return [
+        (r"decode_head\.conv_seg\.", "classifier."),
+        *conv_rules(r"decode_head\.psp_modules\.(\d+)\.1", rf"{decoder}.pyramid.branches.\1.1"),
+        *conv_rules(r"decode_head\.bottleneck", f"{decoder}.join"),
+    ]
+
+
+def aspp_head(head: dict, own: dict) -> dict:
+    """Return the options of ours that make an OpenMMLab ASPPHead with further options `own`."""
+    o = take_head(head, {"dilations": (1, 6, 12, 18)} | own)
+    return shared_options(head, o) | {
+        "in_index": single_index(head, o),
+        "dilations": tuple(o["dilations"]),
+        "join_kernel": 3,
+    }
+
+
+def aspp_rules(decoder: str, dilations: tuple[int, ...], *, separable: bool) -> Rules:
+    """Return the rules of an ASPPHead that is our decoder of that name and our classifier."""
+    rules: Rules = [
+        (r"decode_head\.conv_seg\.", "classifier."),
+        *conv_rules(r"decode_head\.image_pool\.1", f"{decoder}.aspp.pooled.1"),
+        *conv_rules(r"decode_head\.bottleneck", f"{decoder}.aspp.join"),
+    ]
+    for i, dilation in enumerate(dilations):
+        make = separable_rules if separable and dilation > 1 else conv_rules
+        rules += make(rf"decode_head\.aspp_modules\.{i}", f"{decoder}.aspp.branches.{i}")
+    return rules
+
+
+def pooled_branch_last(state_dict: dict[str, Tensor], *, channels: int) -> dict[str, Tensor]:
+    """Return the weights with the pooled branch's channels behind the others', where the papers have them."""
+    key = "decode_head.bottleneck.conv.weight"
+    return {**state_dict, key: state_dict[key].roll(-channels, dims=1)}

@@ -1,17 +1,18 @@
 """Checkpoints of OpenMMLab (MMSegmentation 0.x and 1.x): architecture, classes, normalisation and weights.
 
-The file carries its whole configuration as text; the type of its decode head chooses the translator. A translator
-is a file `nets/importers/mmseg_FAMILY.py` with
+The file carries its whole configuration as text; the type of its decode head chooses the translator. A
+translator is a file `nets/importers/mmseg_FAMILY.py` with
 
     HEADS = ("FCNHead",)          # types of decode heads it translates
     BACKBONES = ("HRNet",)        # optional: only with these backbones; goes before translators without it
     def translate(model, keys): ...
 
-where `model` is the configuration's model section and `keys` are the checkpoint's tensor names. It returns the family's
-name, the builder's options without bands and num_classes, and rename rules: (pattern, replacement) pairs of which the
-first that matches the beginning of a name rewrites that beginning; a replacement of None drops the tensor (buffers that are
-computed anew). A fourth item may be a function that maps the state dict, in the checkpoint's names, to one whose
-values lie as ours do (merged projections, another order of channels).
+where `model` is the configuration's model section and `keys` are the checkpoint's tensor names. It returns
+the family's name, the builder's options without bands and num_classes, and rename rules: (pattern,
+replacement) pairs of which the first that matches the beginning of a name rewrites that beginning; a
+replacement of None drops the tensor (buffers that are computed anew). A fourth item may be a function that
+maps the state dict, in the checkpoint's names, to one whose values lie as ours do (merged projections,
+another order of channels).
 """
 
 import importlib
@@ -148,19 +149,15 @@ def rename(state_dict: dict[str, Tensor], rules: Rules) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     lost = []
     for key, tensor in state_dict.items():
-        for pattern, replacement in compiled:
-            match = pattern.match(key)
-            if match:
-                break
-        else:
+        found = ((match, new) for pattern, new in compiled if (match := pattern.match(key)))
+        match, replacement = next(found, (None, None))
+        if match is None:
             lost.append(key)
-            continue
-        if replacement is None:
-            continue
-        name = match.expand(replacement) + key[match.end() :]
-        if name in renamed:
-            raise UserError(f"tensor {key} of the checkpoint has the place {name} that another has taken")
-        renamed[name] = tensor
+        elif replacement is not None:
+            name = match.expand(replacement) + key[match.end() :]
+            if name in renamed:
+                raise UserError(f"tensor {key} of the checkpoint has the place {name} that another has taken")
+            renamed[name] = tensor
     if lost:
         raise UserError(f"tensors of the checkpoint without a place in the network: {_some(lost)}")
     return renamed
@@ -227,8 +224,8 @@ def _num_classes(head: dict) -> int:
     number = head.get("num_classes")
     if not isinstance(number, int) or head.get("out_channels") not in (None, number):
         raise UserError(
-            f"decode head {type_of(head)} has num_classes={number!r}, out_channels={head.get('out_channels')!r}; "
-            "one logit per class is needed"
+            f"decode head {type_of(head)} has num_classes={number!r}, "
+            f"out_channels={head.get('out_channels')!r}; one logit per class is needed"
         )
     return number
 

@@ -6,7 +6,8 @@ from torch import nn
 class ConvNormAct(nn.Sequential):
     """Convolution -> batch norm -> ReLU, padded so that stride 1 keeps the size.
 
-    `norm=False` and `act=False` leave a part out; without a norm the convolution has a bias.
+    `norm=False` and `act=False` leave a part out; without a norm the convolution has a bias unless `bias`
+    says otherwise.
     """
 
     def __init__(
@@ -20,6 +21,7 @@ class ConvNormAct(nn.Sequential):
         groups: int = 1,
         norm: bool = True,
         act: bool = True,
+        bias: bool | None = None,
     ):
         super().__init__()
         self.conv = nn.Conv2d(
@@ -30,7 +32,7 @@ class ConvNormAct(nn.Sequential):
             padding=dilation * (kernel_size // 2),
             dilation=dilation,
             groups=groups,
-            bias=not norm,
+            bias=not norm if bias is None else bias,
         )
         if norm:
             self.norm = nn.BatchNorm2d(out_channels)
@@ -39,12 +41,30 @@ class ConvNormAct(nn.Sequential):
 
 
 class SeparableConv(nn.Sequential):
-    """Depthwise then pointwise convolution, each with batch norm and ReLU (Chollet, Xception, CVPR 2017)."""
+    """Depthwise then pointwise convolution, each with batch norm and ReLU (Chollet, Xception, CVPR 2017).
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, *, dilation: int = 1):
+    `norm_between=False` leaves norm and ReLU between the two out.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        dilation: int = 1,
+        norm_between: bool = True,
+    ):
         super().__init__()
         self.depthwise = ConvNormAct(
-            in_channels, in_channels, kernel_size, dilation=dilation, groups=in_channels
+            in_channels,
+            in_channels,
+            kernel_size,
+            dilation=dilation,
+            groups=in_channels,
+            norm=norm_between,
+            act=norm_between,
+            bias=False,
         )
         self.pointwise = ConvNormAct(in_channels, out_channels, 1)
 

@@ -1,20 +1,25 @@
-"""DeepLab v3 and v3+: parallel dilated convolutions see the scene at several scales without losing resolution.
+"""DeepLab v3 and v3+: parallel dilated convolutions see several scales without losing resolution.
 
 Papers: Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation" (v3), 2017,
 https://arxiv.org/abs/1706.05587; Chen et al., "Encoder-Decoder with Atrous Separable Convolution for
 Semantic Image Segmentation" (v3+), ECCV 2018, https://arxiv.org/abs/1802.02611
 
-Deviations: the auxiliary FCN head on the last stage but one, which later work trains with, is optional; Xception
-is timm's `xception65`.
+Deviations: the auxiliary FCN head on the last stage but one, which later work trains with, is optional;
+Xception is timm's `xception65`. Options give MMSegmentation's networks (512 channels, branches joined by
+3x3), torchvision's and segmentation_models.pytorch's.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from nets.backbones.catalogue import can_dilate, create_backbone
-from nets.layers.conv import ConvNormAct, SeparableConv
+from nets.backbones.catalogue import can_dilate
+from nets.backbones.configured import create_configured_backbone
+from nets.decoders.aspp import ASPP, V3Decoder
+from nets.decoders.fcn import create_aux_heads
+from nets.layers.conv import ConvNormAct, SeparableConv, set_norm_eps
 from nets.layers.resize import resize
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
@@ -23,62 +28,64 @@ from nets.segmentation_model import SegmentationModel
 RATES_AT_16 = (6, 12, 18)
 
 
-class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: 1x1, dilated 3x3 and pooled branches, joined by 1x1 (v3, section 3.3).
+class V3PlusDecoder(nn.Module):
+    """ASPP on a deep map, joined with a fine map by separable convolutions (v3+, section 3.1).
 
-    `separable` makes the dilated branches depthwise separable (v3+, section 3.1).
+    Args:
+        in_channels: channels of the backbone's maps.
+        channels: width.
+        dilations: of the ASPP's branches.
+        low_channels: width that the fine map is reduced to; 0 leaves it out.
+        index, low_index: the deep and the fine map.
+        num_convs: separable convolutions behind the join.
+        align_corners: how maps are enlarged.
+        norm_between: norm and activation between the two parts of separable convolutions.
+        norm_eps: epsilon of the batch norms.
+        aspp: further arguments of `ASPP`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, rates: tuple[int, ...], *, separable: bool):
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        dilations: Sequence[int],
+        *,
+        low_channels: int = 48,
+        index: int = -1,
+        low_index: int = 0,
+        num_convs: int = 2,
+        align_corners: bool = False,
+        norm_between: bool = True,
+        norm_eps: float = 1e-5,
+        **aspp: object,
+    ):
         super().__init__()
-        conv = SeparableConv if separable else ConvNormAct
-        self.branches = nn.ModuleList(
-            [
-                ConvNormAct(in_channels, out_channels, 1),
-                *(conv(in_channels, out_channels, 3, dilation=rate) for rate in rates),
-            ]
+        self.index, self.low_index, self.align_corners = index, low_index, align_corners
+        self.aspp = ASPP(
+            in_channels[index],
+            channels,
+            dilations,
+            separable=True,
+            align_corners=align_corners,
+            norm_between=norm_between,
+            **aspp,
         )
-        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvNormAct(in_channels, out_channels, 1))
-        self.join = ConvNormAct((len(rates) + 2) * out_channels, out_channels, 1)
-        self.out_channels = out_channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, h, w) to (B, D, h, w)."""
-        scales = [branch(x) for branch in self.branches]
-        scales.append(resize(self.pooled(x), x.shape[-2:]))  # (B, D, 1, 1) -> (B, D, h, w)
-        return self.join(torch.cat(scales, dim=1))
-
-
-class V3Decoder(nn.Module):
-    """ASPP on the deepest map."""
-
-    def __init__(self, in_channels: list[int], channels: int, rates: tuple[int, ...]):
-        super().__init__()
-        self.aspp = ASPP(in_channels[-1], channels, rates, separable=False)
-        self.out_channels = channels
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Map the last of the (B, C_i, h_i, w_i) to (B, D, h, w)."""
-        return self.aspp(features[-1])
-
-
-class V3PlusDecoder(nn.Module):
-    """ASPP on the deepest map, joined with the stride-4 map by separable convolutions (v3+, section 3.1)."""
-
-    def __init__(self, in_channels: list[int], channels: int, rates: tuple[int, ...], low_channels: int):
-        super().__init__()
-        self.aspp = ASPP(in_channels[-1], channels, rates, separable=True)
-        self.low = ConvNormAct(in_channels[0], low_channels, 1)
+        self.low = ConvNormAct(in_channels[low_index], low_channels, 1) if low_channels else None
+        widths = [channels + low_channels] + [channels] * (num_convs - 1)
         self.refine = nn.Sequential(
-            SeparableConv(channels + low_channels, channels), SeparableConv(channels, channels)
+            *(SeparableConv(width, channels, norm_between=norm_between) for width in widths)
         )
         self.out_channels = channels
+        set_norm_eps(self, norm_eps)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Map the (B, C_i, h_i, w_i) to (B, D, h_0, w_0)."""
-        low = self.low(features[0])  # (B, 48, H / 4, W / 4)
-        deep = resize(self.aspp(features[-1]), low.shape[-2:])
-        return self.refine(torch.cat([deep, low], dim=1))
+        """Map the (B, C_i, h_i, w_i) to (B, D, h, w) of the fine map."""
+        deep = self.aspp(features[self.index])
+        if self.low is not None:
+            low = self.low(features[self.low_index])  # (B, 48, H / 4, W / 4)
+            deep = resize(deep, low.shape[-2:], align_corners=self.align_corners)
+            deep = torch.cat([deep, low], dim=1)
+        return self.refine(deep)
 
 
 @register_model
@@ -91,25 +98,60 @@ def deeplab(
     output_stride: Literal[8, 16, 32] | None = None,
     channels: int = 256,
     low_channels: int = 48,
+    dilations: tuple[int, ...] | None = None,
+    join_kernel: int = 1,
+    join_dropout: float = 0.0,
+    num_convs: int | None = None,
+    norm_between: bool = True,
+    in_index: int = -1,
+    low_index: int = 0,
     dropout: float = 0.1,
+    align_corners: bool = False,
+    norm_eps: float = 1e-5,
     aux: bool = False,
+    aux_heads: tuple[dict, ...] = (),
+    backbone_options: dict | None = None,
 ) -> SegmentationModel:
-    """DeepLab on any backbone; output stride 16 where the backbone can be dilated, else its own."""
-    if output_stride is None:
+    """DeepLab on any backbone; output stride 16 where the backbone can be dilated, else its own.
+
+    `dilations` are those of the ASPP's branches (1 is a 1x1 convolution); by default they follow the output
+    stride.
+    """
+    if output_stride is None and not backbone_options:
         output_stride = 16 if can_dilate(backbone) else 32
-    encoder = create_backbone(backbone, bands=bands, stages=4, output_stride=output_stride)
-    rates = tuple(rate * 16 // output_stride for rate in RATES_AT_16)
+    encoder = create_configured_backbone(
+        backbone, bands=bands, stages=4, output_stride=output_stride, options=backbone_options
+    )
+    if dilations is None:
+        dilations = (1, *(max(rate * 16 // encoder.strides[in_index], 2) for rate in RATES_AT_16))
+    shared = {
+        "index": in_index,
+        "join_kernel": join_kernel,
+        "join_dropout": join_dropout,
+        "align_corners": align_corners,
+        "norm_eps": norm_eps,
+    }
     if version == "v3":
-        decoder = V3Decoder(encoder.channels, channels, rates)
+        decoder = V3Decoder(encoder.channels, channels, dilations, num_convs=num_convs or 0, **shared)
     else:
-        decoder = V3PlusDecoder(encoder.channels, channels, rates, low_channels)
+        decoder = V3PlusDecoder(
+            encoder.channels,
+            channels,
+            dilations,
+            low_channels=low_channels,
+            low_index=low_index,
+            num_convs=2 if num_convs is None else num_convs,
+            norm_between=norm_between,
+            **shared,
+        )
     return SegmentationModel(
         encoder,
         decoder,
         bands=bands,
         num_classes=num_classes,
         dropout=dropout,
-        aux_channels=256 if aux else 0,
+        align_corners=align_corners,
+        aux_heads=create_aux_heads(encoder.channels, num_classes, aux=aux, aux_heads=aux_heads),
     )
 
 

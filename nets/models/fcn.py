@@ -3,10 +3,12 @@
 Paper: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015,
 https://arxiv.org/abs/1411.4038
 
-Versions: "dilated" puts convolutions on the deepest map of a backbone whose last stages are dilated (Chen et al.,
-https://arxiv.org/abs/1606.00915) instead of adding skips; this is the FCN that later papers compare with.
+Versions: "dilated" puts convolutions on the deepest map of a backbone whose last stages are dilated (Chen et
+al., https://arxiv.org/abs/1606.00915) instead of adding skips; this is the FCN that later papers compare
+with.
 
-Deviations: the head of "dilated" is MMSegmentation's (two 3x3 convolutions of 512 channels, joined with their input).
+Deviations: the head of "dilated" is MMSegmentation's (two 3x3 convolutions of 512 channels, joined with their
+input).
 """
 
 from typing import Literal

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.backbones.mit import MiT
-from nets.layers.conv import ConvNormAct
+from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.resize import resize
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
@@ -63,6 +63,9 @@ def segformer(
     drop_path: float = 0.1,
     dropout: float = 0.1,
     align_corners: bool = False,
+    norm_eps: float = 1e-5,
+    backbone_dropout: float = 0.0,
+    attention_dropout: float = 0.0,
     embed_eps: float = 1e-5,
     block_eps: float = 1e-6,
 ) -> SegmentationModel:
@@ -77,13 +80,25 @@ def segformer(
         drop_path: rate of stochastic depth at the last block.
         dropout: rate of the channel dropout before the classifier.
         align_corners: how maps and logits are enlarged.
+        norm_eps: epsilon of the decoder's batch norms.
+        backbone_dropout: rate of dropout in the encoder.
+        attention_dropout: rate of dropout on its attention's weights.
         embed_eps: epsilon of the norms after patch embedding and sequence reduction.
         block_eps: epsilon of the encoder's other norms.
     """
     name = f"mit_{backbone}"
-    encoder = MiT(name, bands=bands, drop_path=drop_path, embed_eps=embed_eps, block_eps=block_eps)
+    encoder = MiT(
+        name,
+        bands=bands,
+        drop_path=drop_path,
+        dropout=backbone_dropout,
+        attention_dropout=attention_dropout,
+        embed_eps=embed_eps,
+        block_eps=block_eps,
+    )
     width = decoder_channels or (DECODER_CHANNELS[backbone] if decoder == "mlp" else 256)
     head = MLPDecoder(encoder.channels, width, norm=decoder == "conv", align_corners=align_corners)
+    set_norm_eps(head, norm_eps)
     return SegmentationModel(
         encoder, head, bands=bands, num_classes=num_classes, dropout=dropout, align_corners=align_corners
     )

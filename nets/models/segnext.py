@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.backbones.mscan import MSCAN
+from nets.layers.conv import set_norm_eps
 from nets.layers.resize import resize
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
@@ -114,6 +115,7 @@ class HamDecoder(nn.Module):
         channels: int,
         *,
         norm_groups: int,
+        norm_eps: float,
         align_corners: bool,
         **nmf: int,
     ):
@@ -121,6 +123,9 @@ class HamDecoder(nn.Module):
         self.squeeze = ConvGroupNorm(sum(in_channels), ham_channels, norm_groups)
         self.hamburger = Hamburger(ham_channels, norm_groups, **nmf)
         self.align = ConvGroupNorm(ham_channels, channels, norm_groups)
+        for module in self.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.eps = norm_eps
         self.align_corners = align_corners
         self.out_channels = channels
 
@@ -157,9 +162,11 @@ def segnext(
     train_steps: int = 6,
     eval_steps: int = 7,
     norm_groups: int = 32,
+    norm_eps: float = 1e-5,
     drop_path: float | None = None,
     dropout: float = 0.1,
     backbone_dropout: float = 0.0,
+    backbone_norm_eps: float = 1e-5,
     align_corners: bool = False,
 ) -> SegNeXt:
     """SegNeXt t, s, b, l.
@@ -175,19 +182,23 @@ def segnext(
         train_steps: updates of the factorisation in training.
         eval_steps: updates of the factorisation in eval mode.
         norm_groups: groups of the decoder's group norms.
+        norm_eps: their epsilon.
         drop_path: rate of stochastic depth at the last block; None is what belongs to the size.
         dropout: rate of the channel dropout before the classifier.
         backbone_dropout: rate of dropout in the encoder's MLPs.
+        backbone_norm_eps: epsilon of the encoder's batch norms.
         align_corners: how maps and logits are enlarged.
     """
     rate = DROP_PATH[backbone] if drop_path is None else drop_path
     encoder = MSCAN(f"mscan_{backbone}", bands=bands, stages=3, drop_path=rate, dropout=backbone_dropout)
+    set_norm_eps(encoder, backbone_norm_eps)
     channels = decoder_channels or DECODER_CHANNELS[backbone]
     decoder = HamDecoder(
         encoder.channels,
         ham_channels or channels,
         channels,
         norm_groups=norm_groups,
+        norm_eps=norm_eps,
         align_corners=align_corners,
         groups=ham_groups,
         rank=ham_rank,

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from nets.backbones.vit import VIT_SIZES, ViT
-from nets.layers.conv import ConvNormAct
+from nets.errors import UserError
+from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.init import init_weights
+from nets.layers.norm import ChannelNorm
 from nets.layers.resize import resize
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationNetwork
@@ -35,15 +37,6 @@ LAYERS = {
 # Convolutions, their kernel, enlargement after each (section 3.2: naive classifies first and enlarges then).
 UP = {"naive": (1, 1, 1), "pup": (4, 3, 2)}
 NORM_EPS = 1e-6
-AUX_UP_SCALE = 4
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of a map."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, h, w) to (B, C, h, w)."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
 
 
 class UpHead(nn.Module):
@@ -209,15 +202,13 @@ def setr(
     aux: bool = False,
     aux_channels: int = 256,
     aux_convs: int = 1,
+    aux_kernel: Literal[1, 3] | None = None,
+    aux_up_scale: int = 4,
     dropout: float = 0.0,
-    image_size: tuple[int, ...] = (512, 512),
-    patch: int = 16,
-    class_token: bool = False,
-    position_interpolation: Literal["bicubic", "bilinear"] = "bicubic",
     drop_path: float = 0.0,
-    backbone_dropout: float = 0.0,
-    norm_eps: float = 1e-6,
+    norm_eps: float = 1e-5,
     align_corners: bool = False,
+    backbone_options: dict | None = None,
 ) -> SETR:
     """SETR on ViT base or large.
 
@@ -229,68 +220,47 @@ def setr(
         channels: width of the decoder's convolutions; None is 256, for mla 128 per map.
         aggregation_channels: width of mla's joined maps.
         up_convs: number of convolutions of naive and pup; None is 1 and 4.
-        up_kernel: their kernel's side; None is 1 and 3.
+        up_kernel: their kernel's side in pixels; None is 1 and 3.
         up_scale: enlargement after each; None is 1 (naive), 2 (pup), 4 (mla).
         layers: blocks, from 0, that feed mla or the auxiliary heads; None is the paper's choice.
         aux: build the auxiliary heads.
         aux_channels: width of the auxiliary heads of naive and pup.
         aux_convs: number of their convolutions.
+        aux_kernel: their kernel's side in pixels; None is the decoder's.
+        aux_up_scale: enlargement after each of them.
         dropout: rate of the channel dropout before the classifier.
-        image_size: height and width in pixels that the position embedding is made for.
-        patch: side of a patch in pixels.
-        class_token: a class token takes part in the attention.
-        position_interpolation: how the position embedding is resized.
         drop_path: rate of stochastic depth at the last block.
-        backbone_dropout: rate of dropout in the vision transformer.
-        norm_eps: epsilon of its layer norms.
+        norm_eps: epsilon of the batch norms.
         align_corners: how maps and logits are enlarged.
+        backbone_options: further arguments of the backbone's class.
     """
-    chosen = LAYERS[backbone, decoder] if layers is None else layers
+    chosen = LAYERS[backbone, decoder] if layers is None else tuple(layers)
     last = VIT_SIZES[backbone].depth - 1
-    single = (*(chosen if aux else ()), last)  # naive and pup read the last map, auxiliary heads the chosen ones
+    # naive and pup read the last block, their auxiliary heads the chosen ones.
+    blocks = chosen if decoder == "mla" else (*(chosen if aux else ()), last)
+    if any(not 0 <= block <= last for block in blocks):
+        raise UserError(f"setr: layers={chosen} is given; ViT {backbone} has blocks 0 to {last}")
     encoder = ViT(
         backbone,
         bands=bands,
-        blocks=chosen if decoder == "mla" else tuple(sorted(set(single))),
-        image_size=image_size,
-        patch=patch,
-        class_token=class_token,
-        position_interpolation=position_interpolation,
-        drop_path=drop_path,
-        dropout=backbone_dropout,
-        norm_eps=norm_eps,
+        blocks=tuple(sorted(set(blocks))),
+        **({"drop_path": drop_path} | (backbone_options or {})),
     )
     shared = {"dropout": dropout, "align_corners": align_corners}
+    aggregation, aux_heads = None, []
     if decoder == "mla":
         aggregation = Aggregation(encoder.channels, aggregation_channels)
         head = MLAHead(aggregation.channels, channels or 128, num_classes, scale=up_scale or 4, **shared)
-        aux_heads = [nn.Conv2d(width, num_classes, 1) for width in aggregation.channels] if aux else []
+        if aux:
+            aux_heads = [nn.Conv2d(width, num_classes, 1) for width in aggregation.channels]
     else:
-        aggregation = None
-        convs, kernel, scale = UP[decoder]
-        kernel = up_kernel or kernel
-        head = UpHead(
-            encoder.channels[-1],
-            channels or 256,
-            num_classes,
-            convs=up_convs or convs,
-            kernel=kernel,
-            scale=up_scale or scale,
-            **shared,
-        )
-        aux_heads = [
-            UpHead(
-                encoder.channels[-1],
-                aux_channels,
-                num_classes,
-                convs=aux_convs,
-                kernel=kernel,
-                scale=AUX_UP_SCALE,
-                **shared,
-            )
-            for _ in (chosen if aux else ())
-        ]
-    return SETR(
+        width, (convs, kernel, scale) = encoder.channels[-1], UP[decoder]
+        own = {"convs": up_convs or convs, "kernel": up_kernel or kernel, "scale": up_scale or scale}
+        head = UpHead(width, channels or 256, num_classes, **own, **shared)
+        other = {"convs": aux_convs, "kernel": aux_kernel or own["kernel"], "scale": aux_up_scale}
+        if aux:
+            aux_heads = [UpHead(width, aux_channels, num_classes, **other, **shared) for _ in chosen]
+    network = SETR(
         encoder,
         aggregation,
         head,
@@ -299,6 +269,8 @@ def setr(
         num_classes=num_classes,
         align_corners=align_corners,
     )
+    set_norm_eps(network, norm_eps)
+    return network
 
 
 RECIPE = {

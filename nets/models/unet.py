@@ -3,20 +3,46 @@
 Paper: Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI
 2015, https://arxiv.org/abs/1505.04597
 
-Deviations: the encoder is a classification network (VGG, ResNet, any timm network with a pyramid of maps) as in
-TernausNet (Iglovikov, Shvets, 2018, https://arxiv.org/abs/1801.05746); convolutions are padded and batch-normalised;
-maps are enlarged by nearest neighbour instead of a transposed convolution. The decoder's widths are those of
-segmentation_models.pytorch.
+Backbones: "none" is the original network; "s5_d16" MMSegmentation's version of it (batch norm, bilinear
+enlargement) with a small head on the finest map (`decoder`); any other name is a classification network as
+the encoder, as in TernausNet (Iglovikov, Shvets, 2018, https://arxiv.org/abs/1801.05746).
+
+Deviations: convolutions are padded, so that the logits have the image's size and no map is cropped. With a
+classification network the convolutions are batch-normalised and maps are enlarged by nearest neighbour
+instead of a transposed convolution; the decoder's widths are those of segmentation_models.pytorch.
 """
+
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.backbones.catalogue import create_backbone
+from nets.backbones.configured import create_configured_backbone
+from nets.backbones.unet import UNetBackbone
+from nets.decoders.aspp import V3Decoder
+from nets.decoders.fcn import FCNDecoder, create_aux_heads
+from nets.decoders.pyramid_pooling import PSPDecoder
+from nets.errors import UserError
 from nets.layers.conv import ConvNormAct
-from nets.registry import register_model
+from nets.registry import plain, register_model
 from nets.segmentation_model import SegmentationModel
+
+# The original network and MMSegmentation's, by arguments of `UNetBackbone`.
+ORIGINALS = {
+    "none": {"up": "transposed", "norm": False},
+    "s5d16": {"up": "interpolate", "norm": True},
+}
+# MMSegmentation's heads on the finest map (configs/_base_/models/*_unet_s5-d16.py).
+HEADS = {
+    "fcn": (FCNDecoder, {"channels": 64, "num_convs": 1, "concat_input": False, "index": (0,)}),
+    "psp": (PSPDecoder, {"channels": 16, "pool_channels": 16, "index": 0}),
+    "deeplabv3": (
+        V3Decoder,
+        {"channels": 16, "dilations": (1, 12, 24, 36), "join_kernel": 3, "index": 0},
+    ),
+}
 
 
 class UNetDecoder(nn.Module):
@@ -28,7 +54,7 @@ class UNetDecoder(nn.Module):
         channels: width of the blocks, coarsest first; missing ones repeat the last.
     """
 
-    def __init__(self, in_channels: list[int], strides: list[int], channels: tuple[int, ...]):
+    def __init__(self, in_channels: Sequence[int], strides: Sequence[int], channels: Sequence[int]):
         super().__init__()
         skips = in_channels[-2::-1]  # the deepest map is the start, not a skip
         enlargements = max(strides[0].bit_length() - 1, 0)  # from the finest map to the image
@@ -60,12 +86,47 @@ def unet(
     bands: int,
     num_classes: int,
     backbone: str = "resnet50",
+    decoder: Literal["fcn", "psp", "deeplabv3"] | None = None,
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16),
+    decoder_options: dict | None = None,
+    dropout: float | None = None,
+    align_corners: bool = False,
+    aux: bool = False,
+    aux_heads: tuple[dict, ...] = (),
+    backbone_options: dict | None = None,
 ) -> SegmentationModel:
-    """U-Net on a VGG, a ResNet or any timm network with a pyramid of maps."""
-    encoder = create_backbone(backbone, bands=bands)
-    decoder = UNetDecoder(encoder.channels, encoder.strides, decoder_channels)
-    return SegmentationModel(encoder, decoder, bands=bands, num_classes=num_classes, classifier_kernel=3)
+    """U-Net: the original (`backbone=none`), MMSegmentation's (`s5_d16`), or on any backbone.
+
+    `decoder` and `decoder_options`, its arguments, belong to s5_d16 (there fcn and dropout 0.1 are the
+    default), `decoder_channels` to other backbones, coarsest first.
+    """
+    original = plain(backbone)
+    if decoder is not None and original != "s5d16":
+        raise UserError(f"unet: decoder={decoder} is given with backbone {backbone}; it belongs to s5_d16")
+    if original in ORIGINALS:
+        encoder = UNetBackbone(bands=bands, **{**ORIGINALS[original], **(backbone_options or {})})
+        head, arguments = HEADS[decoder or "fcn"]
+        if original == "none":
+            arguments = {**arguments, "num_convs": 0}
+        head = head(encoder.channels, **{**arguments, **(decoder_options or {})})
+    else:
+        encoder = create_configured_backbone(backbone, bands=bands, options=backbone_options)
+        head = UNetDecoder(encoder.channels, encoder.strides, decoder_channels)
+    if dropout is None:
+        dropout = 0.1 if original == "s5d16" else 0.0
+    usual = (
+        [{"channels": 64, "index": (1,)}] if aux and not aux_heads and original in ORIGINALS else aux_heads
+    )
+    return SegmentationModel(
+        encoder,
+        head,
+        bands=bands,
+        num_classes=num_classes,
+        dropout=dropout,
+        classifier_kernel=1 if original in ORIGINALS else 3,
+        align_corners=align_corners,
+        aux_heads=create_aux_heads(encoder.channels, num_classes, aux=aux, aux_heads=usual),
+    )
 
 
 RECIPE = {

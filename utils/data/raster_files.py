@@ -57,7 +57,7 @@ def open_npy(path: Path) -> np.ndarray:
 def open_raster(path: Path) -> Iterator[list[rasterio.DatasetReader]]:
     """Open a raster as one dataset, or as one per page of a TIFF stack; name the file in every failure."""
     try:
-        # Without the option a truncated JPEG is filled with grey and passes as whole.
+        # Said outright, a truncated JPEG is an error; left to its default GDAL advises to overlook it.
         with ExitStack() as stack, rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
             first = stack.enter_context(_open_quietly(path))
             _require_plain(path, first)

@@ -1,188 +1,203 @@
-"""Random crop, scale, symmetry and per-band brightness and contrast for images of any bands and dtype.
+"""Pictures of maps: any bands as RGB, class ids in colour, and truth, prediction and errors side by side."""
 
-The crop is planned before anything is read, so that only its window of the file is read and resized.
-"""
-
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
 
-from nets.errors import UserError
-from utils.data.labels import IGNORE
-from utils.data.raster import Window
+from utils.data.labels import IGNORE, Classes
+from utils.evaluation.plots import INK, MUTED, fonts, legible, save
 
-FLIPS = ("none", "h", "hv", "d4")
-# float32 holds these exactly; wider numbers are computed in float64.
-_NARROW = ("uint8", "int8", "uint16", "int16", "float16", "float32")
+INVALID = (128, 128, 128)
+IGNORED = (225, 225, 225)
+ERROR = (214, 39, 40)
+
+# the second form is Sentinel-2's and Landsat 8's number of the band
+_BAND_WORDS = (("red", "b04", "b4"), ("green", "b03", "b3"), ("blue", "b02", "b2"))
+_OTHER_REDS = ("edge", "infra", "infrared", "rededge")
+_SAMPLE = 1_000_000  # pixels that are enough for percentiles
 
 
-@dataclass(frozen=True)
-class Plan:
-    """One draw of crop, scale and symmetry.
+def rgb_bands(bands: int, band_names: Sequence[str | None] = ()) -> tuple[int, ...]:
+    """Return which bands make the picture: three indices (red, green, blue), or one for grey.
 
-    Attributes:
-        window: What to read from the file.
-        size: Rows and columns that the window is resized to, before padding and turning.
-        padded: Rows and columns after padding at the bottom and on the right, before turning.
-        turns: Counter-clockwise quarter turns.
-        mirror: Left and right change places, after turning.
+    Three bands are red, green, blue. Of more bands, those whose names say so are taken ("red", "B04 - red"),
+    else the first three. One or two bands give the first one as grey.
     """
+    if bands < 3:
+        return (0,)
+    if bands > 3:
+        found = [_find_band(words, band_names) for words in _BAND_WORDS]
+        if None not in found:
+            return tuple(found)
+    return (0, 1, 2)
 
-    window: Window
-    size: tuple[int, int]
-    padded: tuple[int, int]
-    turns: int
-    mirror: bool
+
+def _find_band(words: tuple[str, ...], band_names: Sequence[str | None]) -> int | None:
+    for word in words:
+        for index, name in enumerate(band_names):
+            parts = re.findall(r"[a-z]+\d*|\d+", (name or "").lower())
+            if word in parts and not any(other in parts for other in _OTHER_REDS):
+                return index
+    return None
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What is drawn for every training sample.
+def preview(image: np.ndarray, valid: np.ndarray, rgb: Sequence[int] | None = None) -> np.ndarray:
+    """Map an image (C, H, W) of any dtype to a picture, uint8 (H, W, 3).
 
-    Attributes:
-        crop_size: Rows and columns of the result.
-        scale: Smallest and largest factor of size.
-        flip: "none"; "h": left-right; "hv": left-right and up-down; "d4": all eight symmetries of the square.
-        band_std: Standard deviation of each band in the training set: the unit of `brightness`.
-        brightness: Largest offset, in standard deviations of the band.
-        contrast: Largest relative change of the deviation from the band's mean in the crop.
-        probability: Chance of brightness, and of contrast, for each band.
+    Each shown band is stretched between its 2nd and 98th percentile over the valid pixels; 8-bit images of
+    three bands are shown as they are. Invalid pixels are mid-grey.
+
+    Args:
+        image: bands in data units.
+        valid: (H, W), False where the image has no data.
+        rgb: indices of the bands to show, three or one; default: `rgb_bands` without names.
     """
-
-    crop_size: tuple[int, int]
-    scale: tuple[float, float] = (0.5, 2.0)
-    flip: str = "h"
-    band_std: tuple[float, ...] = ()
-    brightness: float = 0.2
-    contrast: float = 0.2
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.flip not in FLIPS:
-            raise UserError(f"flip {self.flip!r} is unknown; allowed are {', '.join(FLIPS)}")
-        if min(self.crop_size) < 1 or not 0 < self.scale[0] <= self.scale[1]:
-            raise UserError(f"crop {self.crop_size} and scale {self.scale} must be above 0 and in order")
-
-    def plan(self, rng: np.random.Generator, height: int, width: int) -> Plan:
-        """Draw a crop for an image of this size."""
-        scale = rng.uniform(*self.scale)
-        turns, mirror = _draw_symmetry(rng, self.flip)
-        # A turn by a quarter exchanges the sides: what will be rows is cut as columns.
-        padded = self.crop_size[::-1] if turns % 2 else self.crop_size
-        top, window_height, rows = _draw_side(rng, height, padded[0], scale)
-        left, window_width, columns = _draw_side(rng, width, padded[1], scale)
-        return Plan(Window(top, left, window_height, window_width), (rows, columns), padded, turns, mirror)
-
-    def apply(
-        self,
-        plan: Plan,
-        image: np.ndarray,
-        valid: np.ndarray,
-        mask: np.ndarray,
-        rng: np.random.Generator,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Carry out a plan on the pixels of its window.
-
-        Args:
-            plan: What `plan` drew.
-            image: The window (C, h, w), any dtype, which is kept.
-            valid: Its valid pixels (h, w).
-            mask: Its class ids (h, w), int16.
-            rng: Source of brightness and contrast.
-
-        Returns:
-            Image (C, H, W), valid (H, W) and mask (H, W) of `crop_size`. Pixels are zero and IGNORE where
-            they are not valid: the padding, and all that an invalid pixel touched in resizing.
-        """
-        dtype = image.dtype
-        image = image.astype(np.float32 if dtype.name in _NARROW else np.float64)
-        if valid.all():
-            image = resize_image(image, plan.size)
-            valid = np.ones(plan.size, dtype=bool)
-        else:
-            image[:, ~valid] = np.nan
-            image = resize_image(image, plan.size)
-            valid = ~np.isnan(image).any(axis=0)
-        mask = np.where(valid, resize_mask(mask, plan.size), IGNORE).astype(np.int16)
-        self._vary(image, valid, rng)
-        image[:, ~valid] = 0
-        image = _to_dtype(image, dtype)
-        missing = [(0, plan.padded[0] - plan.size[0]), (0, plan.padded[1] - plan.size[1])]
-        if any(after for _, after in missing):
-            image = np.pad(image, [(0, 0), *missing])
-            valid = np.pad(valid, missing)
-            mask = np.pad(mask, missing, constant_values=IGNORE)
-        return _turn(image, plan), _turn(valid, plan), _turn(mask, plan)
-
-    def _vary(self, image: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> None:
-        """Change contrast and brightness of each band of a float image in place."""
-        if self.probability <= 0 or not valid.any():
-            return
-        bands = len(image)
-        chosen = rng.random((2, bands)) < self.probability
-        gain = np.where(chosen[0], rng.uniform(1 - self.contrast, 1 + self.contrast, bands), 1.0)
-        unit = np.asarray(self.band_std or (0.0,) * bands)
-        offset = np.where(chosen[1], rng.uniform(-self.brightness, self.brightness, bands) * unit, 0.0)
-        for band, factor, shift in zip(image, gain, offset, strict=True):
-            if factor != 1.0:
-                mean = band[valid].mean(dtype=np.float64)
-                shift += mean * (1.0 - factor)
-                band *= factor
-            if shift != 0.0:
-                band += shift
+    chosen = tuple(rgb) if rgb is not None else rgb_bands(len(image))
+    shown = image[list(chosen)]
+    if not (image.dtype == np.uint8 and len(image) == 3):
+        shown = np.stack([_stretch(band, valid) for band in shown])
+    picture = np.ascontiguousarray(np.broadcast_to(shown, (3, *valid.shape)).transpose(1, 2, 0))
+    picture[~valid] = INVALID
+    return picture
 
 
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a float image (C, h, w) bilinearly by pixel centres; NaN spreads to the pixels it touches."""
-    if image.shape[1:] == tuple(size):
-        return image
-    tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
-    return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=False)[0].numpy()
+def _stretch(band: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Map one band (H, W) to uint8 by its 2nd and 98th percentile; a band that never varies is mid-grey."""
+    band = band.astype(np.float32)
+    usable = valid & np.isfinite(band)
+    step = math.isqrt(band.size // _SAMPLE) + 1
+    sample = band[::step, ::step][usable[::step, ::step]]
+    sample = sample if sample.size else band[usable]
+    low, high = np.percentile(sample, (2, 98)) if sample.size else (0.0, 0.0)
+    if high <= low and sample.size:  # nearly all pixels alike, as in a thin river on an empty band
+        low, high = sample.min(), sample.max()
+    if not high > low:
+        return np.full(band.shape, 128, dtype=np.uint8)
+    scaled = np.clip((np.where(usable, band, low) - low) / (high - low), 0, 1)
+    return (255 * scaled + 0.5).astype(np.uint8)
 
 
-def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a mask (h, w) to the nearest pixel centre: the geometry of `resize_image`."""
-    if mask.shape == tuple(size):
-        return mask
-    rows, columns = (
-        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(mask.shape, size, strict=True)
+def colorize(class_map: np.ndarray, colors: Sequence[Sequence[int]], ignored: int = IGNORE) -> np.ndarray:
+    """Map class ids (H, W) to their colours, uint8 (H, W, 3); ignored pixels are light grey."""
+    table = np.array([*colors, IGNORED], dtype=np.uint8)
+    ids = class_map.astype(np.int64)
+    return table[np.where(ids == ignored, len(colors), ids)]
+
+
+def overlay(
+    picture: np.ndarray,
+    class_map: np.ndarray,
+    colors: Sequence[Sequence[int]],
+    alpha: float = 0.5,
+    ignored: int = IGNORE,
+) -> np.ndarray:
+    """Lay class colours over a picture (H, W, 3), `alpha` of them; ignored pixels stay as they are."""
+    mixed = (1 - alpha) * picture + alpha * colorize(class_map, colors, ignored)
+    return np.where((class_map == ignored)[..., None], picture, (mixed + 0.5).astype(np.uint8))
+
+
+def mark_errors(picture: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Draw the wrong pixels red on a pale grey picture (H, W, 3); ignored pixels are light grey."""
+    grey = picture.astype(np.float32).mean(axis=2, keepdims=True)
+    result = np.repeat((110 + 0.5 * grey).astype(np.uint8), 3, axis=2)
+    result[truth == IGNORE] = IGNORED
+    result[(truth != IGNORE) & (truth != prediction)] = ERROR
+    return result
+
+
+def side_by_side(
+    picture: np.ndarray,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    classes: Classes,
+    path: Path,
+    *,
+    title: str = "",
+    largest: int = 1024,
+) -> None:
+    """Write a PNG of input, truth, prediction and errors with a legend of the classes that occur.
+
+    Args:
+        picture: uint8 (H, W, 3), as `preview` makes it.
+        truth: class ids (H, W), `IGNORE` where ignored.
+        prediction: class ids (H, W).
+        classes: names and colours.
+        path: PNG to write.
+        title: line above the panels.
+        largest: longer sides are shrunk to this many pixels, so that a whole scene stays a picture.
+    """
+    counted = truth != IGNORE
+    occurring = np.union1d(np.unique(truth[counted]), np.unique(prediction))
+    wrong = (counted & (truth != prediction)).sum() / max(1, counted.sum())
+    step = math.ceil(max(truth.shape) / largest)
+    if step > 1:
+        picture = np.asarray(Image.fromarray(picture).reduce(step))
+        rows, columns = (  # the middle of each block that `reduce` averages, the last one cut short
+            np.minimum(np.arange(math.ceil(side / step)) * step + step // 2, side - 1) for side in truth.shape
+        )
+        truth, prediction = (ids[np.ix_(rows, columns)] for ids in (truth, prediction))
+    panels = {
+        "input": picture,
+        "truth": colorize(truth, classes.colors),
+        "prediction": colorize(prediction, classes.colors),
+        f"errors in red ({100 * wrong:.1f} %)": mark_errors(picture, truth, prediction),
+    }
+    names = legible(classes.names)
+    legend = [(names[index], classes.colors[index]) for index in occurring]
+    legend += [] if counted.all() else [("ignored", IGNORED)]
+    _draw_panels(panels, legend, path, legible([title], longest=120)[0] if title else "")
+
+
+def _draw_panels(
+    panels: dict[str, np.ndarray], legend: list[tuple[str, Sequence[int]]], path: Path, title: str
+) -> None:
+    """Draw panels in a row (or 2 x 2 where they are wide) with a title above and a legend below."""
+    height, width = next(iter(panels.values())).shape[:2]
+    columns = 2 if width >= 1.6 * height else 4
+    rows = len(panels) // columns
+    dpi, gap, head = 140, 0.1, 0.26  # inches
+    wide = min(max(width / dpi, 2.2), 14.4 / columns)
+    wide = min(wide, 6.5 * width / height)  # a very tall image
+    tall = wide * height / width
+    size = (columns * wide + (columns - 1) * gap, rows * (tall + head))
+    with fonts():
+        figure = Figure(figsize=size)
+        for index, (name, pixels) in enumerate(panels.items()):
+            row, column = divmod(index, columns)
+            left, bottom = column * (wide + gap), size[1] - (row + 1) * (tall + head)
+            axes = figure.add_axes((left / size[0], bottom / size[1], wide / size[0], tall / size[1]))
+            # enlarged pixels stay square and keep their colours, shrunk ones are averaged
+            axes.imshow(pixels, interpolation="nearest" if width <= wide * dpi else "antialiased")
+            axes.set_title(name, fontsize=9, loc="left", pad=4, color=INK)
+            axes.set_axis_off()
+        if title:
+            figure.text(0, 1 + 0.04 / size[1], title, fontsize=10, ha="left", va="bottom")
+        _draw_legend(figure, legend, size)
+        save(figure, path, dpi=dpi)
+
+
+def _draw_legend(figure: Figure, legend: list[tuple[str, Sequence[int]]], size: tuple[float, float]) -> None:
+    handles = [
+        Patch(facecolor=np.array(color) / 255, edgecolor=MUTED, linewidth=0.5, label=name)
+        for name, color in legend
+    ]
+    letters = max(len(name) for name, _ in legend) + 5
+    figure.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0, -0.08 / size[1]),
+        ncols=max(1, min(len(handles), int(size[0] / (0.085 * letters)))),
+        frameon=False,
+        fontsize=9,
+        borderaxespad=0,
+        borderpad=0.2,
+        handlelength=1.2,
+        handleheight=1.0,
+        columnspacing=1.2,
     )
-    return mask[rows[:, None], columns]
-
-
-def _draw_symmetry(rng: np.random.Generator, flip: str) -> tuple[int, bool]:
-    """Return quarter turns and mirror; up-down is a half turn and a mirror."""
-    if flip == "h":
-        return 0, bool(rng.integers(2))
-    if flip == "hv":
-        left_right, up_down = rng.integers(2, size=2)
-        return 2 * int(up_down), bool(left_right != up_down)
-    if flip == "d4":
-        return int(rng.integers(4)), bool(rng.integers(2))
-    return 0, False
-
-
-def _draw_side(rng: np.random.Generator, length: int, crop: int, scale: float) -> tuple[int, int, int]:
-    """Return where the window starts, how long it is, and what it is resized to."""
-    window = max(1, round(crop / scale))
-    start = rng.integers(max(0, length - window) + 1)
-    if window <= length:
-        return int(start), window, crop
-    return 0, length, min(crop, max(1, round(length * scale)))
-
-
-def _to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if dtype.kind == "f":
-        return image.astype(dtype)
-    limits = np.iinfo(dtype)
-    # The largest 64-bit integers are no float64: the next float above them would wrap.
-    top = limits.max if dtype.itemsize < 8 else np.nextafter(float(limits.max), 0)
-    return np.clip(np.rint(image), limits.min, top).astype(dtype)
-
-
-def _turn(array: np.ndarray, plan: Plan) -> np.ndarray:
-    """Turn the last two axes and mirror the last one."""
-    array = np.rot90(array, plan.turns, axes=(-2, -1))
-    return np.ascontiguousarray(array[..., ::-1] if plan.mirror else array)

@@ -42,12 +42,12 @@ def predict_image(
         ) from error
     class_map = to_class_map(probabilities)
     if scores:
-        with ScoresWriter(job.product("_scores.tif"), **_frame(info), names=classes.names) as writer:
+        with ScoresWriter(job.product("_scores.tif"), **job.frame, names=classes.names) as writer:
             writer.write(0, probabilities)
     write_png(job.product("_overlay.png"), image_overlay(info, image, valid, class_map, classes))
     if is_georeferenced(info):
         with ClassMapWriter(
-            job.product(".tif"), **_frame(info), names=classes.names, colors=classes.colors
+            job.product(".tif"), **job.frame, names=classes.names, colors=classes.colors
         ) as writer:
             writer.write(0, class_map)
     else:
@@ -60,7 +60,3 @@ def predict_image(
 def is_georeferenced(info: RasterInfo) -> bool:
     """Whether the map should carry coordinates, which only a GeoTIFF can."""
     return info.crs is not None or info.transform is not None
-
-
-def _frame(info: RasterInfo) -> dict:
-    return {"height": info.height, "width": info.width, "crs": info.crs, "transform": info.transform}

@@ -1,6 +1,8 @@
 """What the predict programs read and where the results go, checked before anything runs."""
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +27,12 @@ class Job:
     folder: Path
     name: str
 
+    @property
+    def frame(self) -> dict:
+        """Size and coordinates of the image, which are those of its results."""
+        info = self.info
+        return {"height": info.height, "width": info.width, "crs": info.crs, "transform": info.transform}
+
     def product(self, ending: str) -> Path:
         """Return the path of a result, e.g. for the ending `_overlay.png`."""
         return self.folder / f"{self.name}{ending}"
@@ -43,6 +51,20 @@ class Jobs:
     jobs: list[Job] = field(default_factory=list)
     failures: dict[Path, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def attempt(self, job: Job, tell: Callable[[str], object]) -> Iterator[None]:
+        """Note a `UserError` in the block and go on with the next image."""
+        try:
+            yield
+        except UserError as mistake:
+            tell(f"failed: {mistake}")
+            self.failures[job.info.path] = str(mistake)
+
+    @property
+    def done(self) -> int:
+        """Images that did not fail."""
+        return sum(job.info.path not in self.failures for job in self.jobs)
 
     def raise_failures(self, output: Path) -> None:
         """Raise one line naming all images that failed, if any did."""

@@ -1,7 +1,7 @@
 """One scene of any size: read, predict and write row by row, in memory that its height does not change."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from utils.inference.class_map import ClassTotals, class_dtype, pixel_area, to_c
 from utils.inference.inputs import Job
 from utils.inference.quicklook import QuickLook
 from utils.inference.windows import PIECE_BYTES, WindowGrid, predict_rows
-from utils.inference.writing import TILE, ClassMapWriter, ScoresWriter, write_png
+from utils.inference.writing import TILE, ClassMapWriter, RowWriter, ScoresWriter, write_png
 
 GDAL_CACHE_MB = 64  # GDAL's own default is a twentieth of the machine's memory
 
@@ -63,7 +63,6 @@ def predict_scene(
         UserError: the scene cannot be read; nothing of it is written then.
     """
     info = job.info
-    frame = {"height": info.height, "width": info.width, "crs": info.crs, "transform": info.transform}
     look = QuickLook(info, classes)
 
     def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -71,16 +70,8 @@ def predict_scene(
         look.add_image(window, image, valid)
         return image, valid
 
-    totals, area = ClassTotals(classes), pixel_area(info)
-    with ExitStack() as stack:
-        map_writer = stack.enter_context(
-            ClassMapWriter(job.product(".tif"), **frame, names=classes.names, colors=classes.colors)
-        )
-        scores_writer = None
-        if scores:
-            path = job.product("_scores.tif")
-            scores_writer = stack.enter_context(ScoresWriter(path, **frame, names=classes.names))
-        rows = predict_rows(
+    with _results(job, classes, look, scores) as (add, totals):
+        for top, probabilities in predict_rows(
             predict,
             read,
             info.height,
@@ -90,16 +81,35 @@ def predict_scene(
             options.overlap,
             options.batch_size,
             progress=progress,
-        )
-        for top, probabilities in rows:
-            class_map = to_class_map(probabilities)
-            map_writer.write(top, class_map)
-            if scores_writer:
-                scores_writer.write(top, probabilities)
-            look.add_classes(top, class_map)
-            totals.add(class_map, area)
-        write_png(job.product("_overlay.png"), look.draw())
+        ):
+            add(top, probabilities)
     return totals
+
+
+@contextmanager
+def _results(
+    job: Job, classes: Classes, look: QuickLook, scores: bool
+) -> Iterator[tuple[Callable[[int, np.ndarray], None], ClassTotals]]:
+    """Give a function that takes rows of probabilities, and the totals that it counts."""
+    totals, area = ClassTotals(classes), pixel_area(job.info)
+    map_writer = ClassMapWriter(job.product(".tif"), **job.frame, names=classes.names, colors=classes.colors)
+    writers: list[RowWriter] = [map_writer]
+    if scores:
+        writers.append(ScoresWriter(job.product("_scores.tif"), **job.frame, names=classes.names))
+
+    def add(top: int, probabilities: np.ndarray) -> None:
+        class_map = to_class_map(probabilities)
+        map_writer.write(top, class_map)
+        for writer in writers[1:]:
+            writer.write(top, probabilities)
+        look.add_classes(top, class_map)
+        totals.add(class_map, area)
+
+    with ExitStack() as stack:
+        for writer in writers:
+            stack.enter_context(writer)
+        yield add, totals
+        write_png(job.product("_overlay.png"), look.draw())
 
 
 def memory_estimate(info: RasterInfo, classes: Classes, options: WindowOptions, scores: bool) -> int:

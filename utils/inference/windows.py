@@ -165,21 +165,25 @@ def predict_rows(
     ring = RowRing(num_classes, grid.height, width)
     ends = (*grid.tops[1:], height)
     for row, (top, image, valid) in enumerate(read_strips(read, grid, width)):
-        columns = [
-            slice(left, left + grid.width) if valid[:, left : left + grid.width].any() else None
-            for left in grid.lefts
-        ]
-        used = [index for index, column in enumerate(columns) if column is not None]
-        if progress:
-            progress(len(columns) - len(used))
-        for start in range(0, len(used), batch_size):
-            batch = used[start : start + batch_size]
-            images = torch.stack([to_images(image[:, :, columns[i]], valid[:, columns[i]]) for i in batch])
-            for i, probabilities in zip(batch, predict(images).float().cpu(), strict=True):
+        for columns in _batches(valid, grid, batch_size, progress):
+            parts = [slice(grid.lefts[i], grid.lefts[i] + grid.width) for i in columns]
+            images = torch.stack([to_images(image[:, :, part], valid[:, part]) for part in parts])
+            for i, probabilities in zip(columns, predict(images).float().cpu(), strict=True):
                 ring.add(top, grid.lefts[i], probabilities, down[row][:, None] * across[i])
-            if progress:
-                progress(len(batch))
         yield from _finished(ring, top, ends[row], valid)
+
+
+def _batches(
+    valid: np.ndarray, grid: WindowGrid, batch_size: int, progress: Callable[[int], object] | None
+) -> Iterator[list[int]]:
+    """Yield the columns of windows with a valid pixel in batches; report each batch when it is done."""
+    used = [i for i, left in enumerate(grid.lefts) if valid[:, left : left + grid.width].any()]
+    report = progress or (lambda count: None)
+    report(len(grid.lefts) - len(used))
+    for start in range(0, len(used), batch_size):
+        batch = used[start : start + batch_size]
+        yield batch
+        report(len(batch))
 
 
 def _finished(ring: RowRing, top: int, end: int, valid: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -20,8 +20,11 @@ def say(*lines: str) -> None:
 
 
 def decisions_table(decisions: Sequence[tuple[str, object, str]]) -> list[str]:
-    """Return aligned lines "name  value  reason"."""
-    return align([[name, _text(value), f"({reason})" if reason else ""] for name, value, reason in decisions])
+    """Return lines "name  value  (reason)" with the values below each other."""
+    width = max(len(name) for name, _, _ in decisions) + 2
+    return [
+        f"{name:<{width}}{_text(value)}{f'  ({reason})' if reason else ''}" for name, value, reason in decisions
+    ]
 
 
 def _text(value: object) -> str:

@@ -1,0 +1,37 @@
+"""OpenMMLab's UPerHead on a backbone with a pyramid of maps: family upernet."""
+
+from nets.errors import UserError
+from nets.importers.mmseg_backbones import translate_backbone
+from nets.importers.mmseg_config import last_head, norm_eps
+from nets.importers.mmseg_heads import aux_options, aux_rules, conv_rules, psp_rules, take_head
+from nets.importers.openmmlab import Rules
+
+HEADS = ("UPerHead",)
+
+
+def translate(model: dict, keys: list[str]) -> tuple:
+    """Return family, builder options, rename rules and conversion of a configuration's model."""
+    backbone = translate_backbone(model["backbone"])
+    head = last_head(model)
+    o = take_head(head, {"pool_scales": (1, 2, 3, 6)})
+    if list(o["in_index"]) != [0, 1, 2, 3] or model.get("neck"):
+        raise UserError("UPerHead is needed on all four maps of a backbone, without a neck")
+    options = {
+        "backbone": backbone.name,
+        "channels": o["channels"],
+        "pool_scales": tuple(o["pool_scales"]),
+        "dropout": float(o["dropout_ratio"]),
+        "align_corners": bool(o["align_corners"]),
+        "norm_eps": norm_eps(head),
+        "aux_heads": aux_options(model),
+        "backbone_options": backbone.options,
+    }
+    rules: Rules = [
+        *psp_rules("decoder.context"),
+        *conv_rules(r"decode_head\.lateral_convs\.(\d+)", r"decoder.laterals.\1"),
+        *conv_rules(r"decode_head\.fpn_convs\.(\d+)", r"decoder.smooth.\1"),
+        *conv_rules(r"decode_head\.fpn_bottleneck", "decoder.fuse"),
+        *aux_rules(model),
+        *backbone.rules,
+    ]
+    return ("upernet", options, rules) if backbone.convert is None else ("upernet", options, rules, backbone.convert)

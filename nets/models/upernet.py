@@ -1,0 +1,154 @@
+"""UPerNet: a pooling pyramid on the deepest map and a feature pyramid below it, all levels fused.
+
+Paper: Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018,
+https://arxiv.org/abs/1807.10221, section 3.1; on Swin: Liu et al., ICCV 2021, https://arxiv.org/abs/2103.14030; on
+ConvNeXt: Liu et al., CVPR 2022, https://arxiv.org/abs/2201.03545
+
+Deviations: only the head for one kind of label, as in every later work; the ResNet is timm's (MMSegmentation's has a
+deep stem: `backbone_options`). Swin and ConvNeXt have a layer norm on each map, as their authors' UPerNets.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nets.backbones.catalogue import find_backbone
+from nets.backbones.configured import create_configured_backbone
+from nets.decoders.fcn import create_aux_heads
+from nets.decoders.pyramid_pooling import PSPDecoder
+from nets.errors import UserError
+from nets.layers.conv import ConvNormAct, set_norm_eps
+from nets.layers.resize import resize
+from nets.registry import register_model
+from nets.segmentation_model import SegmentationModel
+
+# Stochastic depth of the authors' UPerNets, by the beginning of the backbone's name (MMSegmentation configs).
+DROP_PATH = {"swin_": 0.3, "convnext": 0.4}
+
+
+class UPerDecoder(nn.Module):
+    """Pooling pyramid, top-down feature pyramid, fusion at the finest map.
+
+    Args:
+        in_channels: channels of the maps, finest first.
+        channels: width.
+        pool_scales: grids of the pooling pyramid, cells per side.
+        align_corners: how maps are enlarged.
+        norm_eps: epsilon of the batch norms.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        pool_scales: Sequence[int],
+        *,
+        align_corners: bool,
+        norm_eps: float,
+    ):
+        super().__init__()
+        self.context = PSPDecoder(
+            in_channels, channels, scales=pool_scales, pool_channels=channels, align_corners=align_corners
+        )
+        self.laterals = nn.ModuleList(ConvNormAct(width, channels, 1) for width in in_channels[:-1])
+        self.smooth = nn.ModuleList(ConvNormAct(channels, channels, 3) for _ in in_channels[:-1])
+        self.fuse = ConvNormAct(len(in_channels) * channels, channels, 3)
+        self.align_corners = align_corners
+        self.out_channels = channels
+        set_norm_eps(self, norm_eps)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map the (B, C_i, h_i, w_i) to (B, D, h_0, w_0)."""
+        levels = [lateral(x) for lateral, x in zip(self.laterals, features[:-1], strict=True)]
+        levels.append(self.context(features))
+        for i in range(len(levels) - 1, 0, -1):
+            levels[i - 1] = levels[i - 1] + self._to(levels[i], levels[i - 1])
+        smoothed = [smooth(x) for smooth, x in zip(self.smooth, levels[:-1], strict=True)]
+        smoothed.append(levels[-1])
+        return self.fuse(torch.cat([self._to(x, smoothed[0]) for x in smoothed], dim=1))
+
+    def _to(self, x: Tensor, other: Tensor) -> Tensor:
+        return resize(x, other.shape[-2:], align_corners=self.align_corners)
+
+
+@register_model
+def upernet(
+    *,
+    bands: int,
+    num_classes: int,
+    backbone: str = "resnet50",
+    channels: int = 512,
+    pool_scales: tuple[int, ...] = (1, 2, 3, 6),
+    drop_path: float | None = None,
+    dropout: float = 0.1,
+    align_corners: bool = False,
+    norm_eps: float = 1e-5,
+    aux: bool = False,
+    aux_heads: tuple[dict, ...] = (),
+    backbone_options: dict | None = None,
+) -> SegmentationModel:
+    """UPerNet on the four deepest maps of any backbone.
+
+    Args:
+        bands: bands of an image.
+        num_classes: number of classes.
+        backbone: swin_t/s/b/l, convnext_t/s/b/l/xl, a ResNet, any catalogue backbone.
+        channels: width of the decoder.
+        pool_scales: grids of the pooling pyramid, cells per side.
+        drop_path: rate of stochastic depth; None is 0.3 on Swin, 0.4 on ConvNeXt, 0 elsewhere.
+        dropout: rate of the channel dropout before the classifier.
+        align_corners: how maps and logits are enlarged.
+        norm_eps: epsilon of the decoder's batch norms.
+        aux: build the usual auxiliary FCN head on the last map but one.
+        aux_heads: arguments of `FCNHead` for each auxiliary head instead of the usual one.
+        backbone_options: arguments of the backbone's class instead of `drop_path` and its defaults.
+
+    Raises:
+        UserError: the backbone has fewer than four maps or maps of one resolution only.
+    """
+    spelled = find_backbone(backbone)
+    family = next((beginning for beginning in DROP_PATH if spelled.startswith(beginning)), "")
+    rate = DROP_PATH.get(family, 0.0) if drop_path is None else drop_path
+    if family and not backbone_options:
+        backbone_options = {"stages": 4, "drop_path": rate}
+    encoder = create_configured_backbone(
+        spelled, bands=bands, stages=4, drop_path=rate, options=backbone_options
+    )
+    if len(encoder.channels) < 4 or encoder.strides[0] == encoder.strides[-1]:
+        raise UserError(
+            f"upernet: backbone {backbone} has maps of strides {encoder.strides}; a pyramid of four is needed, "
+            "as resnet50 or swin_t have"
+        )
+    decoder = UPerDecoder(
+        encoder.channels, channels, pool_scales, align_corners=align_corners, norm_eps=norm_eps
+    )
+    return SegmentationModel(
+        encoder,
+        decoder,
+        bands=bands,
+        num_classes=num_classes,
+        dropout=dropout,
+        align_corners=align_corners,
+        aux_heads=create_aux_heads(encoder.channels, num_classes, aux=aux, aux_heads=aux_heads),
+    )
+
+
+RECIPE = {
+    "plain": {"optimizer": "adam", "lr": 3e-4, "warmup_fraction": 0.05},
+    # MMSegmentation configs/upernet: ADE20K, ResNet, total batch 16. On Swin: adamw, rate 6e-5, decay 0.01; on ConvNeXt:
+    # adamw, 1e-4, 0.05; both with poly power 1 after 1500 iterations of warm-up and no decay of norms.
+    "paper": {
+        "optimizer": "sgd",
+        "lr": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "no_decay": ("norm", "relative_position_bias_table"),
+        "scheduler": "poly",
+        "poly_power": 0.9,
+        "min_lr": 1e-4,
+        "batch_size": 16,
+        "aux_weight": 0.4,
+        "model_options": {"aux": True},
+    },
+}
