@@ -66,6 +66,7 @@ def test_palette_is_expanded_for_images_and_kept_for_labels(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_alpha_is_a_mask_and_no_band(tmp_path, suffix):
     rgba = RNG.integers(1, 255, (4, 5, 6)).astype(np.uint8)
+    rgba[3] = 255
     rgba[3, 0, 0] = 0
     path = write_raster(tmp_path / f"a{suffix}", rgba)
     if suffix == ".tif":
@@ -74,6 +75,19 @@ def test_alpha_is_a_mask_and_no_band(tmp_path, suffix):
     image, valid = read_image(path)
     np.testing.assert_array_equal(image, rgba[:3])
     assert not valid[0, 0] and valid.sum() == 29 and raster_info(path).has_alpha
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_near_infrared_that_is_called_alpha_stays_a_band(tmp_path):
+    # GDAL calls the fourth byte band alpha unless told otherwise.
+    bands = RNG.integers(0, 200, (4, 5, 6)).astype(np.uint8)
+    bands[3, 0, 0] = 0
+    path = write_raster(tmp_path / "rgbn.tif", bands)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+    image, valid = read_image(path)
+    np.testing.assert_array_equal(image, bands)
+    assert valid.all() and raster_info(path).bands == 4 and not raster_info(path).has_alpha
 
 
 def test_pages_of_a_stack_are_bands(tmp_path):

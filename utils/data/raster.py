@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterioWindow
 
 from nets.errors import UserError
 from utils.data.raster_files import is_npy, native, open_npy, open_raster
+from utils.data.raster_masks import colour_bands, valid_pixels
 
 _EXACT_IN_FLOAT64 = 2**53
 
@@ -86,7 +87,7 @@ def raster_info(path: Path | str) -> RasterInfo:
             crs=first.crs.to_wkt() if first.crs else None,
             transform=None if first.transform.is_identity else first.transform,
             nodata=first.nodata,
-            has_alpha=ColorInterp.alpha in first.colorinterp,
+            has_alpha=len(first.indexes) > len(colour_bands(first)),
         )
 
 
@@ -94,7 +95,8 @@ def read_image(path: Path | str, window: Window | None = None) -> tuple[np.ndarr
     """Read an image, or a window of it, in the file's own dtype.
 
     A palette is expanded to red, green and blue. An alpha band is dropped; where it is 0 the pixel is
-    invalid. A TIFF of several equally sized one-band pages (what tifffile makes of an array (bands, H, W)) is
+    invalid. The fourth band of a TIFF is often called alpha by the program that wrote it, whatever it is: there
+    it counts as alpha only if it holds nothing but 0 and its type's maximum. A TIFF of several equally sized one-band pages (what tifffile makes of an array (bands, H, W)) is
     read as bands. NPY: two axes are one band; of three axes the smaller of the first and the last is the band
     axis, the last one when both are equal.
 
@@ -155,7 +157,7 @@ def read_label(
             _require_one_band(path, len(pages) if len(pages) > 1 else source.count)
             part = _rasterio_window(_checked(window, source.shape))
             label = source.read(1, window=part)
-            valid = _mask(source, part)
+            valid = valid_pixels(source, part)
             nodata = source.nodata
     if label.dtype.kind == "f":
         label, valid = _whole_numbers(path, label, valid)
@@ -193,7 +195,7 @@ def _band_names(pages: list[rasterio.DatasetReader]) -> tuple[str | None, ...]:
     first = pages[0]
     if len(pages) > 1:
         return tuple(page.descriptions[0] for page in pages)
-    bands = _colour_bands(first)
+    bands = colour_bands(first)
     # A TIFF of three bytes per pixel calls itself RGB whatever its bands are; PNG and JPEG mean it.
     if _is_palette(first) or (first.driver in ("PNG", "JPEG") and len(bands) == 3):
         return ("red", "green", "blue")
@@ -204,31 +206,20 @@ def _is_palette(source: rasterio.DatasetReader) -> bool:
     return source.count == 1 and source.colorinterp[0] == ColorInterp.palette
 
 
-def _colour_bands(source: rasterio.DatasetReader) -> list[int]:
-    """Return the (one-based) indices of all bands but alpha."""
-    return [index for index in source.indexes if source.colorinterp[index - 1] != ColorInterp.alpha]
-
-
 def _read_pages(pages: list[rasterio.DatasetReader], window: Window) -> tuple[np.ndarray, np.ndarray]:
     part = _rasterio_window(window)
     first = pages[0]
     if len(pages) > 1:
         image = np.stack([page.read(1, window=part) for page in pages])
-        return image, np.logical_or.reduce([_mask(page, part) for page in pages])
-    valid = _mask(first, part)
+        return image, np.logical_or.reduce([valid_pixels(page, part) for page in pages])
+    valid = valid_pixels(first, part)
     if not _is_palette(first):
-        return first.read(_colour_bands(first), window=part), valid
+        return first.read(colour_bands(first), window=part), valid
     table = np.zeros((np.iinfo(first.dtypes[0]).max + 1, 4), dtype=np.uint8)
     for index, color in first.colormap(1).items():
         table[index] = color
     image = np.moveaxis(table[first.read(1, window=part)], -1, 0)
     return np.ascontiguousarray(image[:3]), valid & (image[3] > 0)
-
-
-def _mask(source: rasterio.DatasetReader, part: RasterioWindow) -> np.ndarray:
-    if all(flags == [MaskFlags.all_valid] for flags in source.mask_flag_enums):
-        return np.ones((int(part.height), int(part.width)), dtype=bool)
-    return source.dataset_mask(window=part) > 0
 
 
 def _whole_numbers(path: Path, label: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

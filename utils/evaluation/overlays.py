@@ -62,7 +62,7 @@ def preview(image: np.ndarray, valid: np.ndarray, rgb: Sequence[int] | None = No
     shown = image[list(chosen)]
     if not (image.dtype == np.uint8 and len(image) == 3):
         shown = np.stack([_stretch(band, valid) for band in shown])
-    picture = np.ascontiguousarray(np.broadcast_to(shown, (3, *valid.shape)).transpose(1, 2, 0))
+    picture = np.array(np.broadcast_to(shown, (3, *valid.shape)).transpose(1, 2, 0), order="C")
     picture[~valid] = INVALID
     return picture
 

@@ -23,7 +23,8 @@ def decisions_table(decisions: Sequence[tuple[str, object, str]]) -> list[str]:
     """Return lines "name  value  (reason)" with the values below each other."""
     width = max(len(name) for name, _, _ in decisions) + 2
     return [
-        f"{name:<{width}}{_text(value)}{f'  ({reason})' if reason else ''}" for name, value, reason in decisions
+        f"{name:<{width}}{_text(value)}{f'  ({reason})' if reason else ''}"
+        for name, value, reason in decisions
     ]
 
 

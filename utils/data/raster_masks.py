@@ -1,0 +1,60 @@
+"""Which bands of a raster are data, and which of its pixels are valid."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window as RasterioWindow
+
+from utils.data.raster_files import open_raster
+
+# Side of the thinned-out band that tells a mask from data, pixels.
+_THINNED = 256
+
+
+def colour_bands(source: rasterio.DatasetReader) -> list[int]:
+    """Return the (one-based) indices of all bands but a true alpha."""
+    return [
+        index for index in source.indexes if index not in _called_alpha(source) or not _is_mask(source, index)
+    ]
+
+
+def _called_alpha(source: rasterio.DatasetReader) -> list[int]:
+    return [index for index in source.indexes if source.colorinterp[index - 1] == ColorInterp.alpha]
+
+
+def _is_mask(source: rasterio.DatasetReader, index: int) -> bool:
+    """Return whether a band that is called alpha is one: near infrared in fourth place is called so too."""
+    if source.driver == "PNG":
+        return True
+    return _holds_mask(source.name, Path(source.name).stat().st_mtime_ns, index)
+
+
+@functools.lru_cache(maxsize=4096)
+def _holds_mask(name: str, _changed: int, index: int) -> bool:
+    """Look at a thinned-out band; cached, because every window of a large scene asks."""
+    with open_raster(Path(name)) as pages:
+        source = pages[0]
+        shape = (min(source.height, _THINNED), min(source.width, _THINNED))
+        band = source.read(index, out_shape=shape)
+    top = np.iinfo(band.dtype).max if band.dtype.kind in "iu" else 1
+    return bool(np.isin(band, (0, top)).all())
+
+
+def valid_pixels(source: rasterio.DatasetReader, part: RasterioWindow) -> np.ndarray:
+    """Return (h, w), True where the file's own mask says that a pixel of the window `part` is valid."""
+    shape = (int(part.height), int(part.width))
+    if all(flags == [MaskFlags.all_valid] for flags in source.mask_flag_enums):
+        return np.ones(shape, dtype=bool)
+    if any(index in colour_bands(source) for index in _called_alpha(source)):
+        # The file's mask would be that band.
+        return np.ones(shape, dtype=bool) if source.nodata is None else _differs(source, part, source.nodata)
+    return source.dataset_mask(window=part) > 0
+
+
+def _differs(source: rasterio.DatasetReader, part: RasterioWindow, nodata: float) -> np.ndarray:
+    """Return where any band differs from the no-data value, as GDAL's own mask does."""
+    image = source.read(window=part)
+    return (~np.isnan(image) if np.isnan(nodata) else image != nodata).any(axis=0)
