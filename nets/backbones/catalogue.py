@@ -1,58 +1,98 @@
 """The backbones by the names that people type."""
 
+import functools
+
 import timm
 import torch
 from torch import nn
 
+from nets.backbones.hrnet import HRNet
+from nets.backbones.inception import UnpaddedInception
+from nets.backbones.inception_v2 import InceptionV2
 from nets.backbones.mit import MIT_SIZES, MiT
 from nets.backbones.mscan import MSCAN, MSCAN_SIZES
-from nets.backbones.timm_backbone import TimmBackbone
+from nets.backbones.shufflenet_v1 import ShuffleNetV1
+from nets.backbones.staged import check_stages
+from nets.backbones.table import ENTRIES, SHORT_NAMES, Entry, describe_backbones
+from nets.backbones.timm_backbone import TimmBackbone, study
+from nets.backbones.torchvision_backbone import GoogLeNet, ShuffleNetV2
+from nets.backbones.vit_pyramid import ViTPyramid
 from nets.errors import UserError
 from nets.registry import nearest, plain
 
-# What the short names of the catalogue mean.
-SHORT_NAMES = {
-    "resnet": "resnet50",
-    "vgg": "vgg16",
-    "vggnet": "vgg16",
-    "xception": "xception65",
-    "swin_t": "swin_tiny_patch4_window7_224",
-    "swin_s": "swin_small_patch4_window7_224",
-    "swin_b": "swin_base_patch4_window7_224",
-    "swin_l": "swin_large_patch4_window7_224",
-    "swin_b_w12": "swin_base_patch4_window12_384",
-    "swin_l_w12": "swin_large_patch4_window12_384",
-    "swin_b_384": "swin_base_patch4_window12_384",
-    "swin_l_384": "swin_large_patch4_window12_384",
-    "convnext_t": "convnext_tiny",
-    "convnext_s": "convnext_small",
-    "convnext_b": "convnext_base",
-    "convnext_l": "convnext_large",
-    "convnext_xl": "convnext_xlarge",
+__all__ = ["can_dilate", "create_backbone", "describe_backbones", "find_backbone", "find_entry"]
+
+# Classes of the families that timm alone does not give; all take name, bands and stages.
+CLASSES: dict[str, type[nn.Module]] = {
+    "hrnet": HRNet,
+    "inception_v1": GoogLeNet,
+    "inception_v2": InceptionV2,
+    "inception_v3": UnpaddedInception,
+    "inception_v4": UnpaddedInception,
+    "mit": MiT,
+    "mscan": MSCAN,
+    "shufflenet_v1": ShuffleNetV1,
+    "shufflenet_v2": ShuffleNetV2,
+    "vit": ViTPyramid,
 }
+# timm's names for networks that the catalogue builds by a class of its own.
+UNPADDED = ("inception_resnet_v2",)
+
+
+@functools.cache
+def _known_names() -> dict[str, str]:
+    """Return plain spelling -> canonical name; the catalogue goes before timm, its short names before both."""
+    known = {plain(each): each for each in timm.list_models()}
+    for entry in ENTRIES.values():
+        known[plain(entry.network)] = known[plain(entry.name)] = entry.canonical
+        if entry.library == "timm" and entry.arguments:
+            known[plain(entry.network)] = entry.network
+    known |= {plain(short): ENTRIES[long].canonical for short, long in SHORT_NAMES.items()}
+    return known
 
 
 def find_backbone(name: str) -> str:
-    """Return the catalogue's or timm's spelling of a backbone's name.
+    """Return timm's name of a backbone, or the catalogue's where timm's does not say everything.
 
     Raises:
         UserError: no such backbone; the message proposes the nearest.
     """
-    known = {plain(each): each for each in [*timm.list_models(), *MIT_SIZES, *MSCAN_SIZES]}
-    known |= {plain(short): long for short, long in SHORT_NAMES.items()}
+    known = _known_names()
     if plain(name) not in known:
-        raise UserError(f"no backbone is named {name!r}{nearest(name, known.values())}")
+        raise UserError(f"no backbone is named {name!r}{nearest(name, [*ENTRIES, *known.values()])}")
     return known[plain(name)]
 
 
+@functools.cache
+def _by_canonical_name() -> dict[str, Entry]:
+    return {entry.canonical: entry for entry in ENTRIES.values()}
+
+
+def find_entry(name: str) -> Entry | None:
+    """Return the catalogue's row of a backbone, None for the other networks of timm.
+
+    Raises:
+        UserError: no such backbone.
+    """
+    return _by_canonical_name().get(find_backbone(name))
+
+
+@functools.cache
 def can_dilate(name: str) -> bool:
     """Return whether a backbone accepts an output stride below its own.
 
-    timm has no table of this; building the network without memory for its weights tells.
+    The catalogue states it of its rows. Of others timm has no table; building the network without memory for its weights
+    tells.
+
+    Raises:
+        UserError: no such backbone.
     """
+    entry = find_entry(name)
+    if entry is not None:
+        return entry.dilates
     try:
         with torch.device("meta"):
-            create_backbone(name, bands=3, stages=4, output_stride=16)
+            create_backbone(name, bands=3, output_stride=8)
     except UserError:
         return False
     return True
@@ -65,6 +105,7 @@ def create_backbone(
     stages: int | None = None,
     output_stride: int | None = None,
     drop_path: float = 0.0,
+    pyramid: bool = True,
 ) -> nn.Module:
     """Build the last `stages` stages of a backbone with random weights.
 
@@ -72,8 +113,9 @@ def create_backbone(
         name: catalogue name, short name, or any timm network.
         bands: bands of an image.
         stages: number of feature maps, counted from the deepest; None is all the backbone has.
-        output_stride: stride of the deepest map in pixels, by dilation; None is the backbone's own.
+        output_stride: stride of the deepest map in pixels, by dilation; None, or at least the backbone's own, is its own.
         drop_path: rate of stochastic depth.
+        pyramid: plain transformers, whose maps all have one stride, get a simple feature pyramid.
 
     Returns:
         A module with `channels` and `strides` that maps (B, C, H, W) to a list of maps, finest first.
@@ -81,13 +123,38 @@ def create_backbone(
     Raises:
         UserError: unknown backbone, or one that cannot do what is asked.
     """
-    spelled = find_backbone(name)
-    if spelled in MIT_SIZES:
-        if output_stride not in (None, 32) or (stages or 4) > 4:
-            raise UserError(f"backbone {spelled} has four maps of strides 4 to 32 and cannot be dilated")
-        return MiT(spelled, bands=bands, drop_path=drop_path, stages=stages or 4)
-    if spelled in MSCAN_SIZES:
-        if output_stride not in (None, 32) or (stages or 4) > 4:
-            raise UserError(f"backbone {spelled} has four maps of strides 4 to 32 and cannot be dilated")
-        return MSCAN(spelled, bands=bands, drop_path=drop_path, stages=stages or 4)
-    return TimmBackbone(spelled, bands=bands, stages=stages, output_stride=output_stride, drop_path=drop_path)
+    spelled, entry = find_backbone(name), find_entry(name)
+    divisor = 1
+    if entry is not None:
+        strides, family = entry.strides, CLASSES.get(entry.family)
+        if drop_path and not entry.drop_path:
+            raise UserError(f"backbone {entry.name} has no stochastic depth; leave drop_path={drop_path} out")
+    elif spelled in UNPADDED:
+        strides, family = (2, 4, 8, 16, 32), UnpaddedInception
+    else:
+        strides, divisor = study(spelled)
+        flat = len(strides) > 1 and len(set(strides)) == 1
+        family = ViTPyramid if flat else None
+    # A plain transformer always has four levels, whatever timm gives of it.
+    available = 4 if family is ViTPyramid else len(strides)
+    arguments = {"bands": bands, "stages": check_stages(spelled, stages, available)}
+    if drop_path:
+        arguments["drop_path"] = drop_path
+    elif family in (MiT, MSCAN):
+        arguments["drop_path"] = 0.0
+    if output_stride is not None and output_stride >= strides[-1]:
+        output_stride = None
+    if output_stride is not None and (family is not None or (entry is not None and not entry.dilates)):
+        raise UserError(
+            f"backbone {name} has maps of strides {', '.join(map(str, strides))} and cannot be dilated to output "
+            f"stride {output_stride}; leave output_stride out or take one that can, as resnet50 or mobilenet_v2"
+        )
+    if family is ViTPyramid:
+        arguments["pyramid"] = pyramid
+    network = entry.network if entry is not None else spelled
+    if family is None:
+        extra = entry.arguments if entry is not None else {}
+        arguments |= {"output_stride": output_stride, "divisor": divisor, "arguments": extra}
+    backbone = (family or TimmBackbone)(network, **arguments)
+    backbone.name = spelled
+    return backbone

@@ -59,12 +59,12 @@ class ReducedAttention(nn.Module):
             reduced = self.reduce(x.transpose(1, 2).reshape(b, d, *size))  # (B, D, h / R, w / R)
             source = self.norm(reduced.flatten(2).transpose(1, 2))  # (B, N / R^2, D)
         weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(x, weight[:d], bias[:d]).reshape(b, n, self.heads, -1).transpose(1, 2)  # (B, heads, N, D / heads)
+        q = (
+            F.linear(x, weight[:d], bias[:d]).reshape(b, n, self.heads, -1).transpose(1, 2)
+        )  # (B, heads, N, D / heads)
         kv = F.linear(source, weight[d:], bias[d:]).reshape(b, source.shape[1], 2, self.heads, -1)
         k, v = kv.permute(2, 0, 3, 1, 4)  # each (B, heads, N / R^2, D / heads)
-        attended = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=self.dropout if self.training else 0.0
-        )
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         return self.project(attended.transpose(1, 2).reshape(b, n, d))
 
 
@@ -134,7 +134,8 @@ class Stage(nn.Module):
         self.embed = nn.Conv2d(in_channels, width, patch, stride=stride, padding=patch // 2)
         self.embed_norm = nn.LayerNorm(width, eps=embed_eps)
         self.blocks = nn.ModuleList(
-            Block(width, heads, reduction, drop_path=rate, embed_eps=embed_eps, **block) for rate in drop_paths
+            Block(width, heads, reduction, drop_path=rate, embed_eps=embed_eps, **block)
+            for rate in drop_paths
         )
         self.norm = nn.LayerNorm(width, eps=block["block_eps"])
 

@@ -53,6 +53,7 @@ class Entry:
         weights: where its ImageNet weights come from ("timm", "torchvision"), None where nobody offers any.
         drop_path: whether it has stochastic depth.
         arguments: further arguments of the library's constructor.
+        pretrained_name: network whose weights fit, where that is not `network`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Entry:
     weights: str | None = "timm"
     drop_path: bool = False
     arguments: dict = field(default_factory=dict)
+    pretrained_name: str = ""
 
     @property
     def canonical(self) -> str:
@@ -186,8 +188,10 @@ def _transformers() -> list[Entry]:
         strides=(4, 8, 16, 16),
         drop_path=True,
     )
-    widths = ("w18s", "w18", "w30", "w32", "w40", "w44", "w48", "w64")
-    return rows + _own("hrnet", [f"hrnet_{width}" for width in widths], "timm", strides=FROM_FOUR)
+    small = {"pretrained_name": "hrnet_w18_small_v2"}
+    rows += _own("hrnet", ["hrnet_w18s"], "timm", strides=FROM_FOUR, **small)
+    widths = (18, 30, 32, 40, 44, 48, 64)
+    return rows + _own("hrnet", [f"hrnet_w{width}" for width in widths], "timm", strides=FROM_FOUR)
 
 
 ENTRIES: dict[str, Entry] = {

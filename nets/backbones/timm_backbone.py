@@ -1,12 +1,18 @@
 """Any timm network as a backbone (https://github.com/huggingface/pytorch-image-models, Apache-2.0)."""
 
+import functools
+
 import timm
+import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from nets.backbones.swin import pad_before_shift
 from nets.errors import UserError
+
+# Sizes at which `study` tries a network: square, wide, odd.
+TRIAL_SIZES = ((64, 64), (96, 160), (65, 97))
 
 
 class TimmBackbone(nn.Module):
@@ -18,6 +24,8 @@ class TimmBackbone(nn.Module):
         stages: number of feature maps, counted from the deepest; None is all the network has.
         output_stride: stride of the deepest map, in pixels; below the network's own it is dilated.
         drop_path: rate of stochastic depth, 0 for networks that have none.
+        divisor: images are padded on the right and below to a multiple of this many pixels.
+        arguments: further arguments of timm's constructor.
 
     Attributes:
         channels, strides: per feature map, finest first.
@@ -34,54 +42,103 @@ class TimmBackbone(nn.Module):
         stages: int | None = None,
         output_stride: int | None = None,
         drop_path: float = 0.0,
+        divisor: int = 1,
+        arguments: dict | None = None,
     ):
         super().__init__()
-        extra = _size_arguments(name)
+        extra = {**size_arguments(name), **(arguments or {})}
         if output_stride is not None and output_stride != 32:
             extra["output_stride"] = output_stride
         if stages is not None:
             extra["out_indices"] = tuple(range(-stages, 0))
         if drop_path:
             extra["drop_path_rate"] = drop_path
-        try:
-            self.body = timm.create_model(
-                name,
-                pretrained=False,
-                features_only=True,
-                in_chans=bands,
-                **extra,
-            )
-        except (NotImplementedError, AssertionError) as error:
-            raise UserError(
-                f"backbone {name} cannot be dilated to output stride {output_stride}; leave output_stride out"
-            ) from error
-        except (TypeError, RuntimeError, IndexError) as error:
-            raise UserError(
-                f"backbone {name} cannot give {stages} feature maps ({error}); choose another"
-            ) from error
-        pad_before_shift(self.body)
+        self.body = create_features(name, bands, extra)
         self.name = name
         self.channels = list(self.body.feature_info.channels())
         self.strides = list(self.body.feature_info.reduction())
         embed = next((m for m in self.body.modules() if isinstance(m, PatchEmbed)), None)
-        self.patch = embed.patch_size[0] if embed is not None else 1
+        self.divisor = max(divisor, embed.patch_size[0] if embed is not None else 1)
         self.channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (B, C, H, W) to feature maps (B, C_i, h_i, w_i), finest first."""
-        # Patch embeddings refuse other sizes; the added rows and columns are the band means.
-        x = F.pad(x, (0, -x.shape[-1] % self.patch, 0, -x.shape[-2] % self.patch)) if self.patch > 1 else x
+        size = x.shape[-2:]
+        if self.divisor > 1:
+            x = pad_to_multiple(x, self.divisor)
         features = self.body(x)
         if self.channels_last:
-            return [feature.permute(0, 3, 1, 2).contiguous() for feature in features]
-        return features
+            features = [feature.permute(0, 3, 1, 2).contiguous() for feature in features]
+        return crop_maps(features, self.strides, size) if self.divisor > 1 else features
 
 
-def _size_arguments(name: str) -> dict:
+def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
+    """Map (B, C, H, W) to the next multiple of `divisor`; the added rows and columns are the band means."""
+    return F.pad(x, (0, -x.shape[-1] % divisor, 0, -x.shape[-2] % divisor))
+
+
+def crop_maps(features: list[Tensor], strides: list[int], size: tuple[int, int]) -> list[Tensor]:
+    """Return the maps of a padded image without what lies beyond its own size, in pixels."""
+    # Resized to the image, a map that covers more than it would squeeze it.
+    return [
+        feature[..., : -(size[0] // -stride), : -(size[1] // -stride)]
+        for feature, stride in zip(features, strides, strict=True)
+    ]
+
+
+def create_features(name: str, bands: int, arguments: dict) -> nn.Module:
+    """Return timm's network that gives a list of feature maps, with random weights.
+
+    Raises:
+        UserError: the network cannot give them, or does not have one of the arguments.
+    """
+    try:
+        network = timm.create_model(name, pretrained=False, features_only=True, in_chans=bands, **arguments)
+    except (NotImplementedError, AssertionError, TypeError, RuntimeError, IndexError) as error:
+        if "output_stride" in arguments:
+            message = (
+                f"cannot be dilated to output stride {arguments['output_stride']}; leave output_stride out"
+            )
+        elif arguments.get("drop_path_rate"):
+            message = f"has no stochastic depth or too few maps ({error}); leave drop_path out"
+        else:
+            message = f"cannot give these feature maps ({error}); choose another"
+        raise UserError(f"backbone {name} {message}") from error
+    pad_before_shift(network)
+    return network
+
+
+def size_arguments(name: str) -> dict:
     """Return what a family of timm needs in order to accept images of any size."""
     if name.startswith("swin"):
         # Without always_partition a small build size silently loses the shift and the window.
         return {"strict_img_size": False, "always_partition": True}
-    if name.startswith(("vit_", "deit", "beit", "eva")):
+    if name.startswith(("vit_", "deit", "eva")):
         return {"dynamic_img_size": True}
     return {}
+
+
+@functools.lru_cache(maxsize=64)
+def study(name: str) -> tuple[tuple[int, ...], int]:
+    """Return the strides of a timm network's maps and the multiple that an image's sides must be.
+
+    The network is built and run without memory for its weights.
+
+    Raises:
+        UserError: it gives no maps, or accepts images of one size only.
+    """
+    reason: Exception | None = None
+    with torch.device("meta"):
+        backbone = TimmBackbone(name, bands=3).eval()
+        for divisor in (backbone.divisor, 32):
+            backbone.divisor = divisor
+            try:
+                for size in TRIAL_SIZES:
+                    backbone(torch.empty(1, 3, *size))
+            except (RuntimeError, AssertionError, ValueError) as error:
+                reason = error
+                continue
+            return tuple(backbone.strides), divisor
+    raise UserError(
+        f"backbone {name} accepts images of one size only ({reason}); choose another, as resnet50 or swin_t"
+    )

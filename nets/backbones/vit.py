@@ -43,6 +43,7 @@ class ViT(nn.Module):
         blocks: blocks whose maps are given, from 0, ascending.
         image_size: height and width in pixels that the position embedding is made for; other images resize it.
         patch: side of a patch in pixels; images are padded to a multiple of it on the right and below.
+        patch_bias: the projection of the patches has a bias.
         class_token: a class token takes part in the attention.
         position_interpolation: how the position embedding is resized.
         drop_path: rate of stochastic depth at the last block, growing linearly from 0.
@@ -62,6 +63,7 @@ class ViT(nn.Module):
         blocks: tuple[int, ...],
         image_size: tuple[int, ...] = (512, 512),
         patch: int = 16,
+        patch_bias: bool = True,
         class_token: bool = False,
         position_interpolation: Literal["bicubic", "bilinear"] = "bicubic",
         drop_path: float = 0.0,
@@ -93,6 +95,8 @@ class ViT(nn.Module):
             attn_drop_rate=attention_dropout,
             norm_layer=partial(nn.LayerNorm, eps=norm_eps),
         )
+        if not patch_bias:
+            self.body.patch_embed.proj.bias = None
         rates = torch.linspace(0, drop_path, size.depth, device="cpu").tolist()
         for block, rate in zip(self.body.blocks, rates, strict=False):
             block.drop_path1, block.drop_path2 = DropPath(rate), DropPath(rate)

@@ -45,7 +45,8 @@ def resnet(backbone: dict) -> Backbone:
             f"{kind} has base_channels={o['base_channels']}, stem_channels={o['stem_channels']}; "
             "64 is needed here (the stem of a deep stem may differ)"
         )
-    stages = o["num_stages"]
+    used = max(o["out_indices"]) + 1
+    stages = min(o["num_stages"], used)
     options = {
         "stem": "deep" if o["deep_stem"] else "standard",
         "stem_channels": o["stem_channels"],
@@ -53,14 +54,19 @@ def resnet(backbone: dict) -> Backbone:
         "strides": tuple(o["strides"][:stages]),
         "dilations": tuple(o["dilations"][:stages]),
         "contract_dilation": o["contract_dilation"],
-        "multi_grid": tuple(o["multi_grid"]) if o["multi_grid"] else None,
+        "multi_grid": tuple(o["multi_grid"]) if o["multi_grid"] and stages == o["num_stages"] else None,
         "stride_in": "conv1" if o["style"] == "caffe" else "conv2",
         "out_stages": tuple(o["out_indices"]),
         "norm_eps": norm_eps(backbone),
     }
     # The deep stem's last norm stands in timm beside the stem, not in it.
     stem = [(r"backbone\.stem\.7\.", "backbone.body.bn1."), (r"backbone\.stem\.", "backbone.body.conv1.")]
-    return Backbone(name, options, [*stem, (r"backbone\.", "backbone.body.")])
+    return Backbone(name, options, [*_unused(used, 4), *stem, (r"backbone\.", "backbone.body.")])
+
+
+def _unused(used: int, stages: int) -> Rules:
+    """Return rules that drop the stages behind the last one whose map is given; ours does not have them."""
+    return [(rf"backbone\.layer{i + 1}\.", None) for i in range(used, stages)]
 
 
 def mobilenet_v2(backbone: dict) -> Backbone:
@@ -82,6 +88,7 @@ def mobilenet_v2(backbone: dict) -> Backbone:
     }
     body = "backbone.body."
     rules: Rules = [
+        *_unused(max(o["out_indices"]) + 1, 7),
         (r"backbone\.conv1\.conv\.", f"{body}conv_stem."),
         (r"backbone\.conv1\.bn\.", f"{body}bn1."),
         (r"backbone\.layer1\.0\.conv\.0\.conv\.", f"{body}blocks.0.0.conv_dw."),

@@ -16,7 +16,9 @@ def translate(model: dict, keys: list[str]) -> tuple:
     head = last_head(model)
     o = take_head(head, {"interpolate_mode": "bilinear"})
     if o["interpolate_mode"] != "bilinear":
-        raise UserError(f"SegformerHead has interpolate_mode={o['interpolate_mode']!r}; bilinear is needed here")
+        raise UserError(
+            f"SegformerHead has interpolate_mode={o['interpolate_mode']!r}; bilinear is needed here"
+        )
     if list(o["in_index"]) != [0, 1, 2, 3] or model.get("auxiliary_head"):
         raise UserError("SegformerHead is needed on all four maps and without auxiliary heads")
     options = {
@@ -35,4 +37,3 @@ def translate(model: dict, keys: list[str]) -> tuple:
         *backbone.rules,
     ]
     return "segformer", options, rules, backbone.convert
-

@@ -21,6 +21,8 @@ def translate(model: dict, keys: list[str]) -> tuple:
     """Return family, builder options, rename rules and conversion of a configuration's model."""
     backbone = translate_backbone(model["backbone"])
     backbone_options = {key: value for key, value in backbone.options.items() if key != "blocks"}
+    # Early versions built the projection with a bias, whatever the configuration says.
+    backbone_options["patch_bias"] = "backbone.patch_embed.projection.bias" in keys
     build = _mla if type_of(last_head(model)) == "SETRMLAHead" else _up
     options, rules = build(model, backbone.options["blocks"], VIT_SIZES[backbone.name].depth - 1)
     options |= {"backbone": backbone.name, "backbone_options": backbone_options}

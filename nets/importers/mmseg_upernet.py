@@ -34,4 +34,8 @@ def translate(model: dict, keys: list[str]) -> tuple:
         *aux_rules(model),
         *backbone.rules,
     ]
-    return ("upernet", options, rules) if backbone.convert is None else ("upernet", options, rules, backbone.convert)
+    return (
+        ("upernet", options, rules)
+        if backbone.convert is None
+        else ("upernet", options, rules, backbone.convert)
+    )

@@ -76,7 +76,9 @@ def mit(backbone: dict) -> Translated:
         if (size.widths, size.depths) == (widths, tuple(o["num_layers"])):
             break
     else:
-        raise UserError(f"MixVisionTransformer has widths {widths} and depths {o['num_layers']}; b0 to b5 are here")
+        raise UserError(
+            f"MixVisionTransformer has widths {widths} and depths {o['num_layers']}; b0 to b5 are here"
+        )
     eps = layer_norm_eps(backbone, 1e-6)
     options = {
         "drop_path": float(o["drop_path_rate"]),
@@ -122,14 +124,18 @@ def mscan(backbone: dict) -> Translated:
         },
     )  # fmt: skip
     need(backbone, o, num_stages=4, mlp_ratios=MLP_RATIOS, act_cfg={"type": "GELU"})
-    kernels = [tuple(each) if isinstance(each, (list, tuple)) else each for each in o["attention_kernel_sizes"]]
+    kernels = [
+        tuple(each) if isinstance(each, (list, tuple)) else each for each in o["attention_kernel_sizes"]
+    ]
     if kernels not in ([5, (1, 7), (1, 11), (1, 21)], [(5,), (1, 7), (1, 11), (1, 21)]):
         raise UserError(f"MSCAN has attention_kernel_sizes={kernels}; 5, 7, 11 and 21 are needed here")
     for name, size in MSCAN_SIZES.items():
         if (size.widths, size.depths) == (tuple(o["embed_dims"]), tuple(o["depths"])):
             break
     else:
-        raise UserError(f"MSCAN has widths {o['embed_dims']} and depths {o['depths']}; t, s, b and l are here")
+        raise UserError(
+            f"MSCAN has widths {o['embed_dims']} and depths {o['depths']}; t, s, b and l are here"
+        )
     options = {
         "drop_path": float(o["drop_path_rate"]),
         "backbone_dropout": float(o["drop_rate"]),
@@ -179,7 +185,9 @@ def swin(backbone: dict) -> Translated:
     )  # fmt: skip
     size = (o["embed_dims"], tuple(o["depths"]), tuple(o["num_heads"]), o["window_size"])
     if size not in SWIN_SIZES:
-        raise UserError(f"SwinTransformer has width, depths, heads and window {size}; here are {list(SWIN_SIZES)}")
+        raise UserError(
+            f"SwinTransformer has width, depths, heads and window {size}; here are {list(SWIN_SIZES)}"
+        )
     options = {
         "drop_path": float(o["drop_path_rate"]),
         "dropout": float(o["drop_rate"]),
@@ -197,7 +205,10 @@ def swin(backbone: dict) -> Translated:
         (rf"{block}\.ffn\.layers\.1\.", rf"{ours}.mlp.fc2."),
         (rf"{block}\.", rf"{ours}."),
         # timm halves the map at the beginning of the next stage.
-        *((rf"backbone\.stages\.{i}\.downsample\.", f"backbone.body.layers_{i + 1}.downsample.") for i in range(3)),
+        *(
+            (rf"backbone\.stages\.{i}\.downsample\.", f"backbone.body.layers_{i + 1}.downsample.")
+            for i in range(3)
+        ),
     ]
     return SWIN_SIZES[size], options, rules, _swin_merging
 
@@ -232,7 +243,9 @@ def convnext(backbone: dict) -> Translated:
         act_cfg={"type": "GELU"},
     )  # fmt: skip
     if o["arch"] not in CONVNEXT_SIZES or not o["layer_scale_init_value"]:
-        raise UserError(f"ConvNeXt has arch={o['arch']!r}; {', '.join(CONVNEXT_SIZES)} with layer scale are here")
+        raise UserError(
+            f"ConvNeXt has arch={o['arch']!r}; {', '.join(CONVNEXT_SIZES)} with layer scale are here"
+        )
     options = {"drop_path": float(o["drop_path_rate"]), "norm_eps": layer_norm_eps(backbone, 1e-6)}
     block, ours = r"backbone\.stages\.(\d+)\.(\d+)", r"backbone.body.stages_\1.blocks.\2"
     rules: Rules = [
@@ -263,12 +276,12 @@ def vit(backbone: dict) -> Translated:
             "out_indices": -1, "qkv_bias": True, "drop_rate": 0.0, "attn_drop_rate": 0.0, "drop_path_rate": 0.0,
             "with_cls_token": True, "output_cls_token": False, "patch_norm": False, "pre_norm": False,
             "final_norm": False, "interpolate_mode": "bicubic", "num_fcs": 2, "act_cfg": {"type": "GELU"},
-            "patch_pad": "corner", "patch_bias": True, "frozen_exclude": None,
+            "patch_pad": "corner", "patch_bias": False, "frozen_exclude": None,
         },
     )  # fmt: skip
     need(
         backbone, o, mlp_ratio=4, qkv_bias=True, output_cls_token=False, patch_norm=False, pre_norm=False,
-        final_norm=False, num_fcs=2, act_cfg={"type": "GELU"}, patch_pad="corner", patch_bias=True,
+        final_norm=False, num_fcs=2, act_cfg={"type": "GELU"}, patch_pad="corner",
     )  # fmt: skip
     widths = {(size.width, size.depth, size.heads): name for name, size in VIT_SIZES.items()}
     size = (o["embed_dims"], o["num_layers"], o["num_heads"])

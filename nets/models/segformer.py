@@ -36,7 +36,8 @@ class MLPDecoder(nn.Module):
         super().__init__()
         # A 1x1 convolution is the paper's linear layer on every pixel.
         self.project = nn.ModuleList(
-            ConvNormAct(width, channels, 1) if norm else nn.Conv2d(width, channels, 1) for width in in_channels
+            ConvNormAct(width, channels, 1) if norm else nn.Conv2d(width, channels, 1)
+            for width in in_channels
         )
         self.fuse = ConvNormAct(len(in_channels) * channels, channels, 1)
         self.align_corners = align_corners

@@ -95,10 +95,10 @@ def read_image(path: Path | str, window: Window | None = None) -> tuple[np.ndarr
     """Read an image, or a window of it, in the file's own dtype.
 
     A palette is expanded to red, green and blue. An alpha band is dropped; where it is 0 the pixel is
-    invalid. The fourth band of a TIFF is often called alpha by the program that wrote it, whatever it is: there
-    it counts as alpha only if it holds nothing but 0 and its type's maximum. A TIFF of several equally sized one-band pages (what tifffile makes of an array (bands, H, W)) is
-    read as bands. NPY: two axes are one band; of three axes the smaller of the first and the last is the band
-    axis, the last one when both are equal.
+    invalid. The fourth band of a TIFF is often called alpha by the program that wrote it, whatever it is:
+    there it counts as alpha only if it holds nothing but 0 and its type's maximum. A TIFF of several equally
+    sized one-band pages (what tifffile makes of an array (bands, H, W)) is read as bands. NPY: two axes are
+    one band; of three axes the smaller of the first and the last is the band axis, the last one on a tie.
 
     Returns:
         The image (C, H, W), and `valid` (H, W): True where the file's mask says so and every band is finite.

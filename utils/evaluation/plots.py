@@ -153,21 +153,22 @@ def _print_shares(axes: Axes, shares: np.ndarray, cell: float) -> None:
 
 
 def draw_curves(rows: Sequence[Mapping], path: Path) -> None:
-    """Draw losses, scores and learning rate over the epochs.
+    """Draw losses, scores and learning rate over the epochs, or the iterations of a run that counts them.
 
     Args:
-        rows: the rows of the training log, numbers or text as `csv.DictReader` gives them; a missing or empty
-            cell is a gap.
+        rows: the rows of the training log (with a column "epoch" or "iter"), numbers or text as
+            `csv.DictReader` gives them; a missing or empty cell is a gap.
         path: PNG to write.
     """
-    epochs = _column(rows, "epoch")
+    unit, unit_name = ("iter", "iteration") if "iter" in rows[0] else ("epoch", "epoch")
+    epochs = _column(rows, unit)
     with fonts():
         figure = Figure(figsize=(13.5, 4.0), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
         loss, score, rate = figure.subplots(1, 3)
         _curves(loss, epochs, {"train": _column(rows, "train_loss"), "validation": _column(rows, "val_loss")})
         _curves(score, epochs, {name: _column(rows, name) for name in ("mIoU", "F1", "Acc")})
-        _mark_best(score, epochs, _column(rows, "mIoU"))
+        _mark_best(score, epochs, _column(rows, "mIoU"), unit_name)
         _curves(rate, epochs, {"learning rate": _column(rows, "lr")})
         loss.set_ylim(bottom=0)
         low, high = score.get_ylim()
@@ -175,7 +176,7 @@ def draw_curves(rows: Sequence[Mapping], path: Path) -> None:
         rate.set_ylim(bottom=0)
         rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
         for axes, title in ((loss, "Loss"), (score, "Validation scores"), (rate, "Learning rate")):
-            _dress(axes, title)
+            _dress(axes, title, unit_name)
             if len(epochs) == 1:
                 axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
         rate.get_legend().remove()
@@ -193,7 +194,7 @@ def _curves(axes: Axes, epochs: np.ndarray, columns: dict[str, np.ndarray]) -> N
         axes.plot(epochs, values, color=color, label=name, linewidth=1.7, solid_capstyle="round", **dots)
 
 
-def _mark_best(axes: Axes, epochs: np.ndarray, values: np.ndarray) -> None:
+def _mark_best(axes: Axes, epochs: np.ndarray, values: np.ndarray, unit: str) -> None:
     if np.isnan(values).all():
         return
     best = int(np.nanargmax(values))
@@ -204,13 +205,13 @@ def _mark_best(axes: Axes, epochs: np.ndarray, values: np.ndarray) -> None:
         markersize=9,
         fillstyle="none",
         color=BLUE,
-        label=f"best mIoU {values[best]:.4f} (epoch {epochs[best]:.0f})",
+        label=f"best mIoU {values[best]:.4f} ({unit} {epochs[best]:.0f})",
     )
 
 
-def _dress(axes: Axes, title: str) -> None:
+def _dress(axes: Axes, title: str, unit: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, pad=26)
-    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_xlabel(unit, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     axes.grid(color=RULE, linewidth=0.7)
     axes.set_axisbelow(True)

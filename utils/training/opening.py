@@ -66,8 +66,8 @@ def open_session(options: argparse.Namespace) -> Session:
     folder = folder or new_run(options.RUN_NAME, f"{family}_{backbone}" if backbone else family)
     say(*data.notices, "")
     if checkpoint is None:
-        bands = start_weights(options, network, data, folder)
         weights = class_weights(data.label_counts["train"], options.CLASS_WEIGHTS)
+        bands = start_weights(options, network, data, folder)
     else:
         check_same_data(checkpoint, data)
         network.load_state_dict(checkpoint["state_dict"])
@@ -82,7 +82,7 @@ def open_session(options: argparse.Namespace) -> Session:
         ("device", describe(devices), ""),
         ("network", f"{family}, {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters", ""),
         ("options", _in_words(network.blueprint["options"]), ""),
-        ("normalisation", bands["scaling"], "--NORMALIZATION"),
+        ("normalisation", bands["scaling"], "--NORMALIZATION" if options.NORMALIZATION else ""),
         ("crop", f"{crop[0]} x {crop[1]} pixels", "--CROP_SIZE" if options.CROP_SIZE else "from the tiles"),
         ("flip", flip, "--FLIP" if options.FLIP else "images carry a CRS" if data.has_crs else "no CRS"),
         ("class_weights", options.CLASS_WEIGHTS, "--CLASS_WEIGHTS"),

@@ -94,7 +94,20 @@ class Start:
 
 
 def load_start(options: argparse.Namespace, network: nn.Module) -> Start:
-    """Load PRETRAIN_MODEL and PRETRAIN_BACKBONE into the network and say what was loaded."""
+    """Load PRETRAIN_MODEL and PRETRAIN_BACKBONE into the network and say what was loaded.
+
+    Raises:
+        UserError: a file that does not fit, or its band statistics were asked for and there are none.
+    """
+    start = _load_start(options, network)
+    if options.NORMALIZATION == "checkpoint" and not start.has_normalization:
+        raise UserError(
+            "--NORMALIZATION checkpoint needs --PRETRAIN_MODEL with band statistics for these bands; use data"
+        )
+    return start
+
+
+def _load_start(options: argparse.Namespace, network: nn.Module) -> Start:
     text = f"random weights ({options.INIT_TYPE})"
     source = options.PRETRAIN_BACKBONE
     if source.lower() != "none":
@@ -119,15 +132,7 @@ def load_start(options: argparse.Namespace, network: nn.Module) -> Start:
 def choose_normalization(
     options: argparse.Namespace, network: nn.Module, statistics: BandStatistics, start: Start
 ) -> str:
-    """Set the network's mean and std and return where they come from, in words.
-
-    Raises:
-        UserError: the checkpoint's were asked for and there are none.
-    """
-    if options.NORMALIZATION == "checkpoint" and not start.has_normalization:
-        raise UserError(
-            "--NORMALIZATION checkpoint needs --PRETRAIN_MODEL with band statistics for these bands; use data"
-        )
+    """Set the network's mean and std and return where they come from, "data" or "checkpoint"."""
     mean, scale = torch.tensor(statistics.mean), torch.tensor(statistics.scale)
     # A network trained on 0..1 and data in 0..10000 must not meet under the old statistics.
     same_range = bool(

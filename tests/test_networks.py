@@ -1,0 +1,124 @@
+"""The contract of every registered network, written once."""
+
+import importlib
+import inspect
+
+import pytest
+import torch
+
+from nets import create_model, list_models
+from nets.registry import get_builder, get_recipe
+from tests.helpers import ROOT
+from utils.checkpoint import network_state, write_checkpoint
+
+# The smallest variant of each family.
+SMALLEST = {
+    "deeplab": {"backbone": "resnet18"},
+    "fcn": {"backbone": "resnet18"},
+    "hrnet": {"backbone": "w18s"},
+    "ocrnet": {"backbone": "w18s"},
+    "pspnet": {"backbone": "resnet18"},
+    "segformer": {"backbone": "b0"},
+    "segnext": {"backbone": "t"},
+    "setr": {"backbone": "base", "decoder": "naive"},
+    "unet": {"backbone": "resnet18"},
+    "upernet": {"backbone": "resnet18"},
+}
+# Parameters without a gradient: (family, part of the name) -> reason.
+NO_GRADIENT: dict[tuple[str, str], str] = {}
+FAMILIES = list_models()
+
+
+def build(family: str, *, bands: int = 3, num_classes: int = 4):
+    return create_model(family, bands=bands, num_classes=num_classes, **SMALLEST[family])
+
+
+def test_every_family_is_tested():
+    assert set(SMALLEST) >= set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_at_the_images_size_and_alone_as_in_a_batch(family):
+    network = build(family, bands=4).eval()
+    for size in ((64, 64), (65, 97)):
+        images = torch.randn(2, 4, *size)
+        with torch.inference_mode():
+            outputs = network(images)
+            alone = network(images[1:])
+        assert outputs["logits"].shape == (2, 4, *size) and outputs["logits"].isfinite().all()
+        torch.testing.assert_close(alone["logits"][0], outputs["logits"][1], rtol=1e-4, atol=1e-4)
+        scores = network.probabilities(outputs)
+        torch.testing.assert_close(scores.sum(1), torch.ones(2, *size))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("bands", "classes"), [(1, 1), (3, 3), (10, 10)])
+def test_any_bands_and_classes(family, bands, classes):
+    with torch.device("meta"):
+        network = build(family, bands=bands, num_classes=classes).eval()
+        assert network(torch.empty(1, bands, 64, 64))["logits"].shape == (1, classes, 64, 64)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_parameter_learns_and_bf16_is_finite(family):
+    network = build(family).train()
+    images = torch.randn(2, 3, 64, 64)
+    images[0, :, :9] = float("nan")  # no data
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = network(images)
+    parts = [outputs["logits"], *outputs.get("aux", [])]
+    assert all(part.isfinite().all() and part.shape == (2, 4, 64, 64) for part in parts)
+    sum((part.float() * torch.randn_like(part, dtype=torch.float32)).sum() for part in parts).backward()
+    still = [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ]
+    # A residual branch that ends in a norm of weight zero passes no gradient at the very first step.
+    still = [name for name in still if not any(f == family and part in name for f, part in NO_GRADIENT)]
+    assert not [name for name in still if network.get_parameter(name).grad is None]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_checkpoint_alone_rebuilds_the_network(family, tmp_path):
+    import Structure
+
+    network = build(family, bands=2).eval()
+    network.mean.fill_(3.0)
+    content = {"blueprint": network.blueprint, "state_dict": network_state(network), "classes": {}}
+    write_checkpoint(tmp_path / "x.pth", content)
+    images = torch.randn(1, 2, 64, 64)
+    rebuilt = Structure.load_network(tmp_path / "x.pth")
+    assert not rebuilt.training and rebuilt.blueprint == network.blueprint
+    with torch.inference_mode():
+        assert torch.equal(rebuilt(images)["logits"], network(images)["logits"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_documented(family):
+    module = importlib.import_module(f"nets.models.{family}")
+    assert "https://arxiv.org/abs/" in module.__doc__ and "Deviations" in module.__doc__
+    assert inspect.getdoc(get_builder(family))
+    for _, kind in inspect.getmembers(module, inspect.isclass):
+        if kind.__module__ == module.__name__ and "forward" in vars(kind):
+            assert kind.forward.__doc__.startswith("Map "), kind
+    for readme in ("README.md", "README.zh-CN.md"):
+        assert f"`{family}`" in (ROOT / readme).read_text(encoding="utf-8")
+    recipe = get_recipe(family)
+    assert {"plain", "paper"} <= set(recipe) and "lr" in recipe["paper"]
+
+
+def test_invalid_pixels_become_the_mean_of_every_band():
+    network = build("unet").eval()
+    network.mean.copy_(torch.tensor([10.0, 20.0, 30.0]))
+    network.std.copy_(torch.tensor([1.0, 2.0, 4.0]))
+    images = torch.randn(1, 3, 8, 8) + 15
+    spoiled = images.clone()
+    spoiled[0, 1, 2, 3] = float("nan")
+    spoiled[0, 0, 5, 5] = float("inf")
+    normalized = network.normalize(spoiled)
+    assert (normalized[0, :, 2, 3] == 0).all() and (normalized[0, :, 5, 5] == 0).all()
+    rest = torch.ones(8, 8, dtype=torch.bool)
+    rest[2, 3] = rest[5, 5] = False
+    expected = (images - network.mean[:, None, None]) / network.std[:, None, None]
+    assert torch.equal(normalized[0][:, rest], expected[0][:, rest])

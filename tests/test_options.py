@@ -1,0 +1,131 @@
+"""Flags: names, one-line mistakes, speed of --help."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nets.errors import UserError
+from tests.helpers import ROOT
+from utils import options
+from utils.flags import DATA, EVALUATION, HARDWARE, NETWORK, PREDICTION, RUN, TRAINING, WINDOWS
+
+PROGRAMS = ["train.py", "evaluate.py", "predict_small.py", "predict_large.py", "Structure.py"]
+# The users' own names: a flag that goes or changes its name breaks their scripts.
+TRAIN_FLAGS = [
+    "DATASET_PATH",
+    "MODE",
+    "GPU_ID",
+    "GPU_LIST",
+    "USE_CPU",
+    "MODEL_TYPE",
+    "BACKBONE_TYPE",
+    "MODEL_OPTIONS",
+    "BANDS",
+    "NUM_CLASS",
+    "BATCH_SIZE",
+    "EPOCHS",
+    "MAX_ITERS",
+    "CROP_SIZE",
+    "FLIP",
+    "LOSS_TYPE",
+    "OPTIMIZER_TYPE",
+    "INIT_LR",
+    "MOMENTUM",
+    "WEIGHT_DECAY",
+    "LR_SCHEDULER",
+    "LR_STEP",
+    "STEP_RATIO",
+    "POLY_POWER",
+    "WARMUP_ITERS",
+    "INIT_TYPE",
+    "PRETRAIN_MODEL",
+    "PRETRAIN_BACKBONE",
+    "STEM_INIT",
+    "NORMALIZATION",
+    "CLASS_WEIGHTS",
+    "MODEL_SAVE_EPOCHS",
+    "KEEP",
+    "RUN_NAME",
+    "RESUME",
+    "RECIPE",
+    "SEED",
+    "NUM_WORKERS",
+    "DETERMINISTIC",
+]
+
+
+def test_train_has_exactly_the_promised_flags():
+    parsed = vars(options.train_options([]))
+    assert sorted(name for name in parsed if name.isupper()) == sorted(TRAIN_FLAGS)
+
+
+def test_defaults():
+    parsed = options.train_options([])
+    assert (parsed.DATASET_PATH, parsed.MODE, parsed.MODEL_TYPE) == ("./datasets/", "all", "unet")
+    assert (parsed.BATCH_SIZE, parsed.EPOCHS, parsed.MODEL_SAVE_EPOCHS, parsed.KEEP) == (4, 1, 10, 0)
+    assert (parsed.RECIPE, parsed.PRETRAIN_BACKBONE, parsed.DETERMINISTIC) == ("plain", "none", "on")
+
+
+@pytest.mark.parametrize("flag", [flag.name for flag in HARDWARE[1]])
+def test_hardware_flags_are_the_same_everywhere(flag):
+    for parse in (options.evaluate_options, options.predict_small_options, options.predict_large_options):
+        assert flag in vars(parse(["--WEIGHTS", "x.pth"]))
+
+
+def test_no_flag_is_defined_twice_in_a_program():
+    for groups in (
+        (DATA, NETWORK, TRAINING, RUN, HARDWARE),
+        (EVALUATION, HARDWARE),
+        (PREDICTION, WINDOWS, HARDWARE),
+    ):
+        names = [flag.name for _, flags in groups for flag in flags]
+        assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--EPOCH", "3"], "there is no flag --EPOCH; did you mean --EPOCHS?"),
+        (["--epochs", "3"], "did you mean --EPOCHS?"),
+        (["--EPOCHS", "0"], "argument --EPOCHS: 0 is given; it must be at least 1"),
+        (["--EPOCHS", "many"], "argument --EPOCHS: invalid int value: 'many'"),
+        (["--INIT_LR", "nan"], "nan is given; it must be above 0"),
+        (["--CROP_SIZE", "1,2,3"], "one number or H,W of at least 32 pixels"),
+        (["--MODE", "some"], "single, multi and all exist"),
+        (["--LOSS_TYPE", "mse"], "invalid choice: 'mse'"),
+    ],
+)
+def test_mistakes_are_one_line(words, message):
+    with pytest.raises(UserError) as raised:
+        options.train_options(words)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_values():
+    parsed = options.train_options(["--CROP_SIZE", "176,240", "--MODE", "muti", "--RESUME"])
+    assert parsed.CROP_SIZE == (176, 240) and parsed.MODE == "multi" and parsed.RESUME == ""
+    assert parsed.given == {"CROP_SIZE", "MODE", "RESUME"}
+    assert options.train_options(["--CROP_SIZE=64"]).CROP_SIZE == (64, 64)
+    assert options.plain_options(parsed)["CROP_SIZE"] == [176, 240]
+
+
+@pytest.mark.parametrize("parse", [options.evaluate_options, options.predict_small_options])
+def test_missing_weights(parse):
+    with pytest.raises(UserError, match="--WEIGHTS is missing"):
+        parse([])
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_answers_without_torch(program):
+    started = time.monotonic()
+    code = (
+        f"import sys, runpy\nsys.argv = ['{program}', '--help']\n"
+        f"try: runpy.run_path('{program}', run_name='__main__')\nexcept SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("False"), "torch was imported before the flags were read"
+    assert "hardware" in done.stdout or program == "Structure.py"
+    assert time.monotonic() - started < 10  # a loaded machine; alone it is a tenth of a second

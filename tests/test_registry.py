@@ -1,0 +1,71 @@
+"""Names, options and blueprints."""
+
+import pytest
+
+from nets import create_model, list_models
+from nets.errors import UserError
+from nets.registry import find_model, parse_model_options, register_model
+
+SMALL = {"bands": 3, "num_classes": 2}
+
+
+@pytest.mark.parametrize("name", ["U-Net", "unet", "UNET", "u_net", "U Net"])
+def test_spellings(name):
+    assert find_model(name) == ("unet", {})
+
+
+def test_aliases():
+    assert find_model("DeepLabV3+") == ("deeplab", {"version": "v3plus"})
+    assert find_model("deeplab-v3") == ("deeplab", {"version": "v3"})
+    assert {"deeplab", "segformer", "unet"} <= set(list_models())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("unett", {}, "no network is named 'unett'; nearest: unet"),
+        ("unet", {"backbone": "resnet5"}, "no backbone is named 'resnet5'; nearest: resnet"),
+        ("segformer", {"backbone": "b9"}, "segformer: backbone=b9 is given; allowed: b0, b1, b2, b3, b4, b5"),
+        (
+            "segformer",
+            {"decoder_chanels": 3},
+            "segformer has no option 'decoder_chanels'; nearest: decoder_channels",
+        ),
+        ("deeplab", {"version": "v4"}, "deeplab: version=v4 is given; allowed: v3plus, v3"),
+        ("deeplab", {"output_stride": "12"}, "output_stride=12 is given; allowed: none or 8, 16, 32"),
+        ("deeplabv3", {"version": "v3plus"}, "deeplabv3 means version=v3"),
+        (
+            "segformer",
+            {"decoder_channels": "wide"},
+            "decoder_channels=wide is given; allowed: none or a whole number",
+        ),
+        ("deeplab", {"backbone": "swin_tiny_patch4_window7_224", "output_stride": 8}, "cannot be dilated"),
+    ],
+)
+def test_mistakes_name_what_is_valid(name, options, message):
+    with pytest.raises(UserError) as raised:
+        create_model(name, **SMALL, **options)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_text_becomes_the_signatures_type():
+    model = create_model("unet", **SMALL, backbone="resnet18", decoder_channels="32,16")
+    assert model.blueprint["options"]["decoder_channels"] == (32, 16)
+    model = create_model("segformer", **SMALL, backbone="B0", decoder_channels="32", drop_path="0.2")
+    assert model.blueprint["options"]["decoder_channels"] == 32
+    assert model.blueprint["options"]["backbone"] == "b0" and model.blueprint["options"]["drop_path"] == 0.2
+
+
+def test_model_options_may_hold_commas():
+    assert parse_model_options("a=1,b=2,3,4,c=x") == {"a": "1", "b": "2,3,4", "c": "x"}
+    assert parse_model_options(" ") == {}
+    for text in ("a", "a=1,a=2", "=1"):
+        with pytest.raises(UserError, match="is not key=value, or given twice"):
+            parse_model_options(text)
+
+
+def test_builders_are_found_by_their_file():
+    def elsewhere(*, bands: int, num_classes: int): ...
+
+    with pytest.raises(TypeError, match=r"must stand in nets/models/elsewhere\.py"):
+        register_model(elsewhere)
