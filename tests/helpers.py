@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -20,6 +21,22 @@ def shared_data(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs the shared data {'/'.join(parts)}, which is not here")
     return path
+
+
+def randomize(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Give every weight and every running statistic a value that matters for the output."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            elif tensor.dim() == 1 and name.endswith("weight"):
+                tensor.uniform_(0.7, 1.3, generator=generator)
+            elif tensor.dim() == 1:
+                tensor.normal_(0.0, 0.1, generator=generator)
+            elif tensor.dim() > 1:
+                tensor.normal_(0.0, (2.0 / tensor[0].numel()) ** 0.5, generator=generator)
+    return network
 
 
 @dataclass(frozen=True)

@@ -39,16 +39,17 @@ def test_every_family_is_tested():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_at_the_images_size_and_alone_as_in_a_batch(family):
-    network = build(family, bands=4).eval()
+    # In float64, where rounding cannot hide that one image leaks into another.
+    network = build(family, bands=4).eval().double()
     for size in ((64, 64), (65, 97)):
-        images = torch.randn(2, 4, *size)
+        images = torch.randn(2, 4, *size, dtype=torch.float64)
         with torch.inference_mode():
             outputs = network(images)
             alone = network(images[1:])
         assert outputs["logits"].shape == (2, 4, *size) and outputs["logits"].isfinite().all()
-        torch.testing.assert_close(alone["logits"][0], outputs["logits"][1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(alone["logits"][0], outputs["logits"][1], rtol=1e-8, atol=1e-9)
         scores = network.probabilities(outputs)
-        torch.testing.assert_close(scores.sum(1), torch.ones(2, *size))
+        torch.testing.assert_close(scores.sum(1), torch.ones(2, *size, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -69,14 +70,9 @@ def test_every_parameter_learns_and_bf16_is_finite(family):
     parts = [outputs["logits"], *outputs.get("aux", [])]
     assert all(part.isfinite().all() and part.shape == (2, 4, 64, 64) for part in parts)
     sum((part.float() * torch.randn_like(part, dtype=torch.float32)).sum() for part in parts).backward()
-    still = [
-        name
-        for name, parameter in network.named_parameters()
-        if parameter.grad is None or not parameter.grad.abs().sum() > 0
-    ]
-    # A residual branch that ends in a norm of weight zero passes no gradient at the very first step.
-    still = [name for name in still if not any(f == family and part in name for f, part in NO_GRADIENT)]
-    assert not [name for name in still if network.get_parameter(name).grad is None]
+    # Not the size: a residual branch that ends in a norm of weight zero passes a gradient of zero at first.
+    without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    assert not [name for name in without if not any(f == family and part in name for f, part in NO_GRADIENT)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

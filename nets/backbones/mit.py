@@ -1,8 +1,8 @@
 """Mix Transformer (MiT): overlapping patches, attention over a reduced sequence, convolution in the MLP.
 
 Paper: Xie et al., "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers",
-NeurIPS 2021, https://arxiv.org/abs/2105.15203, section 3.1; sizes from its table 6. No position encoding, so any image
-size fits.
+NeurIPS 2021, https://arxiv.org/abs/2105.15203, section 3.1; sizes from its table 6. No position encoding, so
+any image size fits.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Multi-Scale Convolutional Attention Network (MSCAN): strip convolutions of several lengths gate the features.
+"""Multi-Scale Convolutional Attention Network (MSCAN): strips of several lengths gate the features.
 
-Paper: Guo et al., "SegNeXt: Rethinking Convolutional Attention Design for Semantic Segmentation", NeurIPS 2022,
-https://arxiv.org/abs/2209.08575, section 3.1; sizes from its table 2.
+Paper: Guo et al., "SegNeXt: Rethinking Convolutional Attention Design for Semantic Segmentation", NeurIPS
+2022, https://arxiv.org/abs/2209.08575, section 3.1; sizes from its table 2.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ STRIP_LENGTHS = (7, 11, 21)
 
 
 class StripAttention(nn.Module):
-    """Local 5x5, then pairs of 1xk and kx1 depthwise convolutions; their sum, mixed by 1x1, multiplies the input."""
+    """Depthwise 5x5, then pairs of 1xk and kx1; their sum, mixed by 1x1, multiplies the input."""
 
     def __init__(self, width: int):
         super().__init__()

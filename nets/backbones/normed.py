@@ -1,4 +1,4 @@
-"""Swin and ConvNeXt for dense prediction: a layer norm of its own on each map, as in their authors' UPerNets."""
+"""Swin and ConvNeXt for dense prediction: each map has a layer norm, as in their authors' UPerNets."""
 
 from torch import Tensor, nn
 

@@ -18,6 +18,9 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from nets.backbones.catalogue import find_entry
+from nets.backbones.mit import HEADS as MIT_HEADS
+from nets.backbones.mit import MIT_SIZES
+from nets.backbones.mscan import MLP_RATIOS, MSCAN_SIZES
 from nets.backbones.stem import STEM_INITS, StemInit, adapt_stem, find_stem
 from nets.errors import UserError
 
@@ -58,7 +61,7 @@ def load_pretrained(
     if stem_init not in STEM_INITS:
         raise UserError(f"stem_init={stem_init} is given; allowed: {', '.join(STEM_INITS)}")
     asked = str(source).lower() == "imagenet"
-    donor = _imagenet(backbone.name) if asked else read_weights(Path(source))
+    donor = _imagenet(backbone.name) if asked else _our_names(backbone.name, read_weights(Path(source)))
     given = {plain_name(key): value for key, value in donor.items()}
     stem_name, stem = find_stem(backbone)
     own = backbone.state_dict()
@@ -189,6 +192,27 @@ def plain_name(key: str) -> str:
     key = re.sub(r"^parts\.\d+\.(?=[a-z])", "", key)
     # timm's feature networks join the names of nested modules by underscores.
     return key.replace(".", "_")
+
+
+def _our_names(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a MiT or an MSCAN by our names; only OpenMMLab publishes any, by its own names."""
+    if name in MIT_SIZES and any(re.search(r"layers\.0\.0\.projection\.", key) for key in tensors):
+        size = MIT_SIZES[name]
+        section = {"type": "MixVisionTransformer", "embed_dims": size.widths[0], "num_layers": size.depths}
+        section["num_heads"] = MIT_HEADS
+    elif name in MSCAN_SIZES and any("patch_embed1.proj." in key for key in tensors):
+        size = MSCAN_SIZES[name]
+        section = {"type": "MSCAN", "embed_dims": size.widths, "depths": size.depths, "mlp_ratios": MLP_RATIOS}
+        section["norm_cfg"] = {"type": "BN"}
+    else:
+        return tensors
+    # The importers build on the backbones, so they are imported where they are needed.
+    from nets.importers.openmmlab import rename
+    from nets.importers.transformer_backbones import TRANSFORMERS
+
+    _, _, rules, convert = TRANSFORMERS[section["type"]](section)
+    theirs = {f"backbone.{PREFIXES.sub('', key)}": value for key, value in tensors.items() if "head." not in key}
+    return rename(convert(theirs) if convert else theirs, rules)
 
 
 def _resize_positions(given: Tensor, own: Tensor) -> Tensor:

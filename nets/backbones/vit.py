@@ -1,10 +1,10 @@
-"""Vision Transformer (ViT): an image is a sequence of patches. timm's blocks; the position embedding fits any image.
+"""Vision Transformer (ViT): an image is a sequence of patches. timm's blocks, any image size.
 
-Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale", ICLR 2021,
-https://arxiv.org/abs/2010.11929
+Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale", ICLR
+2021, https://arxiv.org/abs/2010.11929
 
-timm alone will not do: it resizes the position embedding with an antialiasing filter, which the segmentation networks
-built on ViT do not.
+timm alone will not do: it resizes the position embedding with an antialiasing filter, which the segmentation
+networks built on ViT do not.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class ViT(nn.Module):
         name: "base" or "large".
         bands: bands of an image.
         blocks: blocks whose maps are given, from 0, ascending.
-        image_size: height and width in pixels that the position embedding is made for; other images resize it.
+        image_size: height and width in pixels the position embedding is made for; it is resized to others.
         patch: side of a patch in pixels; images are padded to a multiple of it on the right and below.
         patch_bias: the projection of the patches has a bias.
         class_token: a class token takes part in the attention.

@@ -1,7 +1,7 @@
-"""Networks of Hugging Face transformers (https://github.com/huggingface/transformers, Apache-2.0): SegFormer, UPerNet.
+"""SegFormer and UPerNet of Hugging Face transformers (https://github.com/huggingface/transformers).
 
-A function takes the configuration as a dict and the state dict and returns our blueprint and state dict. The tensors may
-have the names of transformers 4 (as on the Hub) or of transformers 5.
+A function takes the configuration as a dict and the state dict and returns our blueprint and state dict. The
+tensors may have the names of transformers 4 (as on the Hub) or of transformers 5.
 """
 
 import re
@@ -12,13 +12,14 @@ from torch import Tensor
 from nets.backbones.mit import HEADS, MIT_SIZES, MLP_RATIO, REDUCTIONS
 from nets.errors import UserError
 from nets.importers.openmmlab import Rules, place_weights, rename
-from nets.importers.transformer_backbones import CONVNEXT_SIZES, SWIN_SIZES
+from nets.importers.pyramid_backbones import SWIN_SIZES
 from nets.registry import create_model
 from nets.segmentation_model import SegmentationNetwork
 
 Translation = tuple[dict, dict[str, Tensor]]
 
 LAYER_NORM_EPS = 1e-5  # PyTorch's default, whatever SegFormer's configuration says
+STAGES = ("stage1", "stage2", "stage3", "stage4")
 CONVNEXT = {
     ((96, 192, 384, 768), (3, 3, 9, 3)): "tiny",
     ((96, 192, 384, 768), (3, 3, 27, 3)): "small",
@@ -140,7 +141,8 @@ def read_upernet(config: dict, state_dict: dict[str, Tensor]) -> Translation:
     readers = {"swin": _swin, "convnext": _convnext}
     if backbone.get("model_type") not in readers:
         raise UserError(
-            f"Hugging Face's UPerNet has backbone {backbone.get('model_type')!r}; swin and convnext can be imported"
+            f"Hugging Face's UPerNet has backbone {backbone.get('model_type')!r}; "
+            "swin and convnext can be imported"
         )
     name, backbone_options, rules = readers[backbone["model_type"]](backbone)
     options = {
@@ -179,7 +181,7 @@ def read_upernet(config: dict, state_dict: dict[str, Tensor]) -> Translation:
 def _swin(config: dict) -> tuple[str, dict, Rules]:
     _need(
         config, patch_size=4, mlp_ratio=4.0, qkv_bias=True, hidden_act="gelu", use_absolute_embeddings=False,
-        layer_norm_eps=1e-5, out_features=("stage1", "stage2", "stage3", "stage4"),
+        layer_norm_eps=1e-5, out_features=STAGES,
     )  # fmt: skip
     described = (
         config["embed_dim"],
@@ -218,12 +220,9 @@ def _swin(config: dict) -> tuple[str, dict, Rules]:
 
 
 def _convnext(config: dict) -> tuple[str, dict, Rules]:
-    _need(
-        config, patch_size=4, hidden_act="gelu", num_stages=4, out_features=("stage1", "stage2", "stage3", "stage4")
-    )  # fmt: skip
+    _need(config, patch_size=4, hidden_act="gelu", num_stages=4, out_features=STAGES)
     described = tuple(config["hidden_sizes"]), tuple(config["depths"])
     size = _look_up(CONVNEXT, described, "ConvNeXt")
-    assert size in CONVNEXT_SIZES
     layer, ours = r"backbone\.encoder\.stages\.(\d+)\.layers\.(\d+)", r"backbone.body.stages_\1.blocks.\2"
     rules: Rules = [
         (r"backbone\.embeddings\.patch_embeddings\.", "backbone.body.stem_0."),

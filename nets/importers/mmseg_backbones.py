@@ -6,7 +6,8 @@ from typing import NamedTuple
 from nets.errors import UserError
 from nets.importers.mmseg_config import norm_eps, take, type_of
 from nets.importers.openmmlab import Rules
-from nets.importers.transformer_backbones import TRANSFORMERS, Convert
+from nets.importers.pyramid_backbones import Convert
+from nets.importers.transformer_backbones import TRANSFORMERS
 
 
 class Backbone(NamedTuple):
@@ -23,6 +24,11 @@ class Backbone(NamedTuple):
     options: dict
     rules: Rules
     convert: Convert | None = None
+
+    @property
+    def converts(self) -> list[Convert]:
+        """The conversion, if there is one, in a list."""
+        return [] if self.convert is None else [self.convert]
 
 
 def resnet(backbone: dict) -> Backbone:

@@ -129,6 +129,43 @@ def norm_eps(section: dict) -> float:
     return float(norm.get("eps", 1e-5))
 
 
+def layer_norm_eps(section: dict, default: float) -> float:
+    """Return the epsilon of a section's layer norms.
+
+    Raises:
+        UserError: another normalisation.
+    """
+    norm = section.get("norm_cfg") or {"type": "LN", "eps": default}
+    if norm.get("type") not in ("LN", "LN2d"):
+        raise UserError(f"{type_of(section)} has norm_cfg={norm}; layer norm is needed here")
+    return float(norm.get("eps", 1e-5))
+
+
+def need(section: dict, options: dict, **values: object) -> None:
+    """Check options of which only one value is here.
+
+    Raises:
+        UserError: an option has another value.
+    """
+    for key, value in values.items():
+        given = options[key]
+        if (tuple(given) if isinstance(given, (list, tuple)) else given) != value:
+            raise UserError(f"{type_of(section)} has {key}={given!r}; {value!r} is needed here")
+
+
+def look_up(section: dict, sizes: dict, described: tuple) -> str:
+    """Return the name of ours for the sizes that a section describes.
+
+    Raises:
+        UserError: none has them.
+    """
+    if described not in sizes:
+        raise UserError(
+            f"{type_of(section)} has the sizes {described}; here are {', '.join(map(str, sizes))}"
+        )
+    return sizes[described]
+
+
 def find_values(config: object, key: str) -> list:
     """Return every value that stands under `key`, at any depth, in the order of the text."""
     if isinstance(config, dict):

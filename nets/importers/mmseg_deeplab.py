@@ -19,7 +19,7 @@ HEADS = ("ASPPHead", "DepthwiseSeparableASPPHead")
 
 
 def translate(model: dict, keys: list[str]) -> tuple:
-    """Return family, builder options, rename rules and conversion of a configuration's model."""
+    """Return family, builder options, rename rules and conversions of a configuration's model."""
     backbone = translate_backbone(model["backbone"])
     head = last_head(model)
     plus = type_of(head) == "DepthwiseSeparableASPPHead"
@@ -36,5 +36,5 @@ def translate(model: dict, keys: list[str]) -> tuple:
         options["low_channels"] = head.get("c1_channels", 48) if head.get("c1_in_channels") else 0
         rules += conv_rules(r"decode_head\.c1_bottleneck", "decoder.low")
         rules += separable_rules(r"decode_head\.sep_bottleneck\.(\d+)", r"decoder.refine.\1")
-    convert = partial(pooled_branch_last, channels=options["channels"])
-    return "deeplab", options, [*rules, *aux_rules(model), *backbone.rules], convert
+    convert = [partial(pooled_branch_last, channels=options["channels"]), *backbone.converts]
+    return "deeplab", options, [*rules, *aux_rules(model), *backbone.rules], *convert

@@ -3,13 +3,12 @@
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.mmseg_config import last_head
 from nets.importers.mmseg_heads import aux_options, aux_rules, fcn_head, fcn_rules
-from nets.importers.openmmlab import Rules
 
 HEADS = ("FCNHead",)
 
 
-def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
-    """Return family, builder options and rename rules of a configuration's model."""
+def translate(model: dict, keys: list[str]) -> tuple:
+    """Return family, builder options, rename rules and conversions of a configuration's model."""
     backbone = translate_backbone(model["backbone"])
     head = fcn_head(last_head(model))
     options = {
@@ -20,8 +19,5 @@ def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
         "aux_heads": aux_options(model),
         "backbone_options": backbone.options,
     }
-    return (
-        "fcn",
-        options,
-        [*fcn_rules("decode_head", "decoder", "classifier"), *aux_rules(model), *backbone.rules],
-    )
+    rules = [*fcn_rules("decode_head", "decoder", "classifier"), *aux_rules(model), *backbone.rules]
+    return "fcn", options, rules, *backbone.converts

@@ -27,7 +27,9 @@ def _heads(model: dict) -> tuple[dict, dict]:
     heads = model["decode_head"]
     kinds = [type_of(head) for head in heads] if isinstance(heads, (list, tuple)) else [type_of(heads)]
     if kinds != ["FCNHead", "OCRHead"] or aux_sections(model):
-        raise UserError(f"the decode heads are {kinds}; an FCNHead, an OCRHead and no auxiliary head are needed")
+        raise UserError(
+            f"the decode heads are {kinds}; an FCNHead, an OCRHead and no auxiliary head are needed"
+        )
     return heads[0], heads[1]
 
 
@@ -42,7 +44,9 @@ def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
     coarse = fcn_head(first)
     o = take_head(second, {"ocr_channels": None, "scale": 1})
     if o["scale"] != 1 or o["input_transform"] not in (None, "resize_concat"):
-        raise UserError(f"OCRHead has scale={o['scale']}, input_transform={o['input_transform']!r}; it cannot be imported")
+        raise UserError(
+            f"OCRHead has scale={o['scale']}, input_transform={o['input_transform']!r}; it cannot be imported"
+        )
     index = o["in_index"]
     options = shared_options(second, o) | {
         "dropout": max(float(o["dropout_ratio"]), 0.0),
@@ -59,11 +63,17 @@ def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
         options |= {"backbone": backbone.name, "backbone_options": backbone.options}
         rules = backbone.rules
     context = r"decode_head\.1\.object_context_block"
-    head_rules = [rule for theirs, ours in PARTS for rule in conv_rules(rf"{context}\.{theirs}", f"context.{ours}")]
-    return "ocrnet", options, [
-        *fcn_rules(r"decode_head\.0", "coarse_head.decoder", "coarse_head.classifier"),
-        (r"decode_head\.1\.conv_seg\.", "classifier."),
-        *conv_rules(r"decode_head\.1\.bottleneck", "describe"),
-        *head_rules,
-        *rules,
+    head_rules = [
+        rule for theirs, ours in PARTS for rule in conv_rules(rf"{context}\.{theirs}", f"context.{ours}")
     ]
+    return (
+        "ocrnet",
+        options,
+        [
+            *fcn_rules(r"decode_head\.0", "coarse_head.decoder", "coarse_head.classifier"),
+            (r"decode_head\.1\.conv_seg\.", "classifier."),
+            *conv_rules(r"decode_head\.1\.bottleneck", "describe"),
+            *head_rules,
+            *rules,
+        ],
+    )

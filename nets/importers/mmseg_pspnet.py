@@ -8,13 +8,12 @@ from nets.importers.mmseg_heads import (
     psp_head,
     psp_rules,
 )
-from nets.importers.openmmlab import Rules
 
 HEADS = ("PSPHead",)
 
 
-def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
-    """Return family, builder options and rename rules of a configuration's model."""
+def translate(model: dict, keys: list[str]) -> tuple:
+    """Return family, builder options, rename rules and conversions of a configuration's model."""
     backbone = translate_backbone(model["backbone"])
     options = {
         "backbone": backbone.name,
@@ -22,4 +21,5 @@ def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
         "aux_heads": aux_options(model),
         "backbone_options": backbone.options,
     }
-    return "pspnet", options, [*psp_rules("decoder"), *aux_rules(model), *backbone.rules]
+    rules = [*psp_rules("decoder"), *aux_rules(model), *backbone.rules]
+    return "pspnet", options, rules, *backbone.converts

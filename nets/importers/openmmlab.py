@@ -85,11 +85,12 @@ def read_openmmlab(checkpoint: dict) -> Imported:
     model = config.get("model")
     if not isinstance(model, dict):
         raise UserError("the checkpoint's configuration text defines no model; it cannot be imported")
+    translate = _translator(model)
+    num_classes = _num_classes(last_head(model))
     state_dict = _plain_names(checkpoint["state_dict"])
-    family, options, rules, *convert = _translator(model)(model, list(state_dict))
+    family, options, rules, *convert = translate(model, list(state_dict))
     for function in convert:
         state_dict = function(state_dict)
-    num_classes = _num_classes(last_head(model))
     mean, std, band_names = _normalization(config)
     names, colors = _classes(meta, num_classes)
     return Imported(

@@ -37,6 +37,7 @@ class V3PlusDecoder(nn.Module):
         dilations: of the ASPP's branches.
         low_channels: width that the fine map is reduced to; 0 leaves it out.
         index, low_index: the deep and the fine map.
+        aspp_convs: separable convolutions between the ASPP and the join.
         num_convs: separable convolutions behind the join.
         align_corners: how maps are enlarged.
         norm_between: norm and activation between the two parts of separable convolutions.
@@ -53,6 +54,7 @@ class V3PlusDecoder(nn.Module):
         low_channels: int = 48,
         index: int = -1,
         low_index: int = 0,
+        aspp_convs: int = 0,
         num_convs: int = 2,
         align_corners: bool = False,
         norm_between: bool = True,
@@ -70,6 +72,9 @@ class V3PlusDecoder(nn.Module):
             norm_between=norm_between,
             **aspp,
         )
+        self.deepen = nn.Sequential(
+            *(SeparableConv(channels, channels, norm_between=norm_between) for _ in range(aspp_convs))
+        )
         self.low = ConvNormAct(in_channels[low_index], low_channels, 1) if low_channels else None
         widths = [channels + low_channels] + [channels] * (num_convs - 1)
         self.refine = nn.Sequential(
@@ -80,7 +85,7 @@ class V3PlusDecoder(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the (B, C_i, h_i, w_i) to (B, D, h, w) of the fine map."""
-        deep = self.aspp(features[self.index])
+        deep = self.deepen(self.aspp(features[self.index]))
         if self.low is not None:
             low = self.low(features[self.low_index])  # (B, 48, H / 4, W / 4)
             deep = resize(deep, low.shape[-2:], align_corners=self.align_corners)
@@ -101,6 +106,7 @@ def deeplab(
     dilations: tuple[int, ...] | None = None,
     join_kernel: int = 1,
     join_dropout: float = 0.0,
+    aspp_convs: int = 0,
     num_convs: int | None = None,
     norm_between: bool = True,
     in_index: int = -1,
@@ -140,6 +146,7 @@ def deeplab(
             dilations,
             low_channels=low_channels,
             low_index=low_index,
+            aspp_convs=aspp_convs,
             num_convs=2 if num_convs is None else num_convs,
             norm_between=norm_between,
             **shared,

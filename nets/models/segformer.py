@@ -3,9 +3,9 @@
 Paper: Xie et al., "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers",
 NeurIPS 2021, https://arxiv.org/abs/2105.15203
 
-Deviations: none; the decoder's widths are the authors' (256 for b0 and b1, 768 from b2). MMSegmentation's decoder
-(`decoder=conv`) has batch norm and ReLU behind each projection and 256 channels for all sizes, and 1e-6 in all
-layer norms; Hugging Face has the authors' decoder and 1e-5 in all.
+Deviations: none; the decoder's widths are the authors' (256 for b0 and b1, 768 from b2). MMSegmentation's
+decoder (`decoder=conv`) has batch norm and ReLU behind each projection and 256 channels for all sizes, and
+1e-6 in all layer norms; Hugging Face has the authors' decoder and 1e-5 in all.
 """
 
 from typing import Literal

@@ -1,14 +1,15 @@
 """SegNeXt: a convolutional attention encoder and a global context by matrix factorisation (Hamburger).
 
-Paper: Guo et al., "SegNeXt: Rethinking Convolutional Attention Design for Semantic Segmentation", NeurIPS 2022,
-https://arxiv.org/abs/2209.08575; the decoder is that of Geng et al., "Is Attention Better Than Matrix Decomposition?",
-ICLR 2021, https://arxiv.org/abs/2109.04553
+Paper: Guo et al., "SegNeXt: Rethinking Convolutional Attention Design for Semantic Segmentation", NeurIPS
+2022, https://arxiv.org/abs/2209.08575; the decoder is that of Geng et al., "Is Attention Better Than Matrix
+Decomposition?", ICLR 2021, https://arxiv.org/abs/2109.04553
 
-Deviations: in eval mode the factorisation starts from one fixed base for every image (`fixed_bases`, drawn in float32
-on the CPU with seed 0), where the authors draw a new one in every call, so that a result depends neither on chance
-nor on the batch; the factorisation runs in float32 at least, as bfloat16 sums stall.
+Deviations: in eval mode the factorisation starts from one fixed base for every image (`fixed_bases`, drawn in
+float32 on the CPU with seed 0), where the authors draw a new one in every call, so that a result depends
+neither on chance nor on the batch; the factorisation runs in float32 at least, as bfloat16 sums stall.
 """
 
+import contextlib
 from typing import Literal
 
 import torch
@@ -37,7 +38,7 @@ class NMF(nn.Module):
         train_steps, eval_steps: updates in training and in eval mode.
 
     Attributes:
-        fixed_bases: start in eval mode, (S, D, R) for every image alike, or (B * S, D, R); columns of length 1.
+        fixed_bases: start in eval mode, (S, D, R) for every image or (B * S, D, R); columns of length 1.
     """
 
     def __init__(self, channels: int, *, groups: int, rank: int, train_steps: int, eval_steps: int):
@@ -51,7 +52,8 @@ class NMF(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map non-negative (B, C, h, w) to its approximation of rank R, of the same shape."""
-        with torch.autocast(x.device.type, enabled=False):
+        # The meta device, where sizes are checked, has no autocast.
+        with contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             wide = x.to(torch.promote_types(x.dtype, torch.float32))
             return self._approximate(wide).to(x.dtype)
 

@@ -1,13 +1,13 @@
 """SETR: a plain vision transformer instead of a convolutional encoder, and three ways back to the image.
 
-Paper: Zheng et al., "Rethinking Semantic Segmentation from a Sequence-to-Sequence Perspective with Transformers",
-CVPR 2021, https://arxiv.org/abs/2012.15840
+Paper: Zheng et al., "Rethinking Semantic Segmentation from a Sequence-to-Sequence Perspective with
+Transformers", CVPR 2021, https://arxiv.org/abs/2012.15840
 
-Deviations: none by default. MMSegmentation's networks differ by options: a class token (naive and pup), a position
-embedding resized bilinearly, fourfold enlargement before naive's classifier (`up_scale=4`), two convolutions in the
-auxiliary heads (`aux_convs=2`), three auxiliary heads for pup (`layers=9,14,19`). mla's auxiliary classifiers have a
-bias, as MMSegmentation's. Where the tokens of an oblong image are as many as those that the position embedding
-is made for, MMSegmentation adds it as it is; here it is resized.
+Deviations: none by default. MMSegmentation's networks differ by options: a class token (naive and pup), a
+position embedding resized bilinearly, fourfold enlargement before naive's classifier (`up_scale=4`), two
+convolutions in the auxiliary heads (`aux_convs=2`), three auxiliary heads for pup (`layers=9,14,19`). mla's
+auxiliary classifiers have a bias, as MMSegmentation's. Where the tokens of an oblong image are as many as
+those that the position embedding is made for, MMSegmentation adds it as it is; here it is resized.
 """
 
 from typing import Literal
@@ -24,8 +24,8 @@ from nets.layers.resize import resize
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationNetwork
 
-# Blocks (from 0) of mla's four maps or of the auxiliary heads: Z6, Z12, ... of the paper's section 4.1; for the base
-# size those of the authors' configurations.
+# Blocks (from 0) of mla's four maps or of the auxiliary heads: Z6, Z12, ... of the paper's section 4.1; for
+# the base size those of the authors' configurations.
 LAYERS = {
     ("large", "naive"): (9, 14, 19),
     ("large", "pup"): (9, 14, 19, 23),
@@ -247,19 +247,19 @@ def setr(
         **({"drop_path": drop_path} | (backbone_options or {})),
     )
     shared = {"dropout": dropout, "align_corners": align_corners}
-    aggregation, aux_heads = None, []
+    widths, aggregation, aux_heads = encoder.channels, None, []
     if decoder == "mla":
-        aggregation = Aggregation(encoder.channels, aggregation_channels)
+        aggregation = Aggregation(widths, aggregation_channels)
         head = MLAHead(aggregation.channels, channels or 128, num_classes, scale=up_scale or 4, **shared)
         if aux:
             aux_heads = [nn.Conv2d(width, num_classes, 1) for width in aggregation.channels]
     else:
-        width, (convs, kernel, scale) = encoder.channels[-1], UP[decoder]
+        convs, kernel, scale = UP[decoder]
         own = {"convs": up_convs or convs, "kernel": up_kernel or kernel, "scale": up_scale or scale}
-        head = UpHead(width, channels or 256, num_classes, **own, **shared)
-        other = {"convs": aux_convs, "kernel": aux_kernel or own["kernel"], "scale": aux_up_scale}
+        head = UpHead(widths[-1], channels or 256, num_classes, **own, **shared)
         if aux:
-            aux_heads = [UpHead(width, aux_channels, num_classes, **other, **shared) for _ in chosen]
+            other = {"convs": aux_convs, "kernel": aux_kernel or own["kernel"], "scale": aux_up_scale}
+            aux_heads = [UpHead(widths[-1], aux_channels, num_classes, **other, **shared) for _ in chosen]
     network = SETR(
         encoder,
         aggregation,

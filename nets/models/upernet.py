@@ -1,11 +1,12 @@
 """UPerNet: a pooling pyramid on the deepest map and a feature pyramid below it, all levels fused.
 
 Paper: Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018,
-https://arxiv.org/abs/1807.10221, section 3.1; on Swin: Liu et al., ICCV 2021, https://arxiv.org/abs/2103.14030; on
-ConvNeXt: Liu et al., CVPR 2022, https://arxiv.org/abs/2201.03545
+https://arxiv.org/abs/1807.10221, section 3.1; on Swin: Liu et al., ICCV 2021,
+https://arxiv.org/abs/2103.14030; on ConvNeXt: Liu et al., CVPR 2022, https://arxiv.org/abs/2201.03545
 
-Deviations: only the head for one kind of label, as in every later work; the ResNet is timm's (MMSegmentation's has a
-deep stem: `backbone_options`). Swin and ConvNeXt have a layer norm on each map, as their authors' UPerNets.
+Deviations: only the head for one kind of label, as in every later work; the ResNet is timm's
+(MMSegmentation's has a deep stem: `backbone_options`). Swin and ConvNeXt have a layer norm on each map, as
+their authors' UPerNets.
 """
 
 from collections.abc import Sequence
@@ -117,7 +118,7 @@ def upernet(
     )
     if len(encoder.channels) < 4 or encoder.strides[0] == encoder.strides[-1]:
         raise UserError(
-            f"upernet: backbone {backbone} has maps of strides {encoder.strides}; a pyramid of four is needed, "
+            f"upernet: backbone {backbone} has maps of strides {encoder.strides}; four sizes are needed, "
             "as resnet50 or swin_t have"
         )
     decoder = UPerDecoder(
@@ -136,14 +137,14 @@ def upernet(
 
 RECIPE = {
     "plain": {"optimizer": "adam", "lr": 3e-4, "warmup_fraction": 0.05},
-    # MMSegmentation configs/upernet: ADE20K, ResNet, total batch 16. On Swin: adamw, rate 6e-5, decay 0.01; on ConvNeXt:
-    # adamw, 1e-4, 0.05; both with poly power 1 after 1500 iterations of warm-up and no decay of norms.
+    # MMSegmentation configs/upernet: ADE20K, ResNet, total batch 16. On Swin: adamw, rate 6e-5, decay 0.01;
+    # on ConvNeXt: adamw, 1e-4, 0.05; both with poly power 1 after 1500 iterations of warm-up and no decay of
+    # norms.
     "paper": {
         "optimizer": "sgd",
         "lr": 0.01,
         "momentum": 0.9,
         "weight_decay": 5e-4,
-        "no_decay": ("norm", "relative_position_bias_table"),
         "scheduler": "poly",
         "poly_power": 0.9,
         "min_lr": 1e-4,

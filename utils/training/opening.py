@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -47,8 +48,15 @@ from utils.training.setup import (
 MOST_ROUNDS = 50
 
 
-def open_session(options: argparse.Namespace) -> Session:
+def open_session(
+    options: argparse.Namespace,
+    build: Callable[[argparse.Namespace, int, int], nn.Module] = build_network,
+) -> Session:
     """Build a run from its flags, or from the checkpoint that it goes on from.
+
+    Args:
+        options: parsed flags.
+        build: (options, bands, num_classes) -> network; benchmarks train the peers' networks this way.
 
     Raises:
         UserError: whatever is wrong with flags, data or files.
@@ -60,7 +68,7 @@ def open_session(options: argparse.Namespace) -> Session:
     data = read_dataset(options)
     crop = crop_size(options, data)
     seed_everything(options.SEED, options.DETERMINISTIC)
-    network = build_network(options, data.bands, data.classes.num_classes)
+    network = build(options, data.bands, data.classes.num_classes)
     check_training_step(network, options.BATCH_SIZE // len(devices), crop)
     backbone = network.blueprint["options"].get("backbone")
     folder = folder or new_run(options.RUN_NAME, f"{family}_{backbone}" if backbone else family)

@@ -33,6 +33,8 @@ def seed_everything(seed: int, deterministic: str) -> None:
     if deterministic != "off":
         # cuBLAS reads this when it is first used; without it its sums are not repeatable.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Filling memory that is about to be overwritten only helps to find defects, and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.use_deterministic_algorithms(deterministic != "off", warn_only=deterministic != "strict")
 
 
