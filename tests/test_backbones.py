@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from nets import create_model, list_models
 from nets.backbones.catalogue import can_dilate, create_backbone, describe_backbones, find_backbone
@@ -41,6 +42,17 @@ UNUSED = {
 }
 
 
+class LeaveFills(TorchFunctionMode):
+    """On "meta" there is nothing to fill; leaving it out saves a third of the time."""
+
+    FILLS = frozenset({"normal_", "uniform_", "fill_", "zero_", "erfinv_", "mul_", "add_", "clamp_"})
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in self.FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def narrow(decoder: str) -> dict:
     return NARROW.get(decoder, {"channels": 32})
 
@@ -48,7 +60,7 @@ def narrow(decoder: str) -> dict:
 @pytest.mark.parametrize("name", ENTRIES)
 def test_row_is_what_it_says_and_all_decoders_construct_on_it(name):
     entry = ENTRIES[name]
-    with torch.device("meta"):
+    with torch.device("meta"), LeaveFills():
         backbone = create_backbone(name, bands=7)
         assert tuple(backbone.strides) == entry.strides and len(backbone.channels) == len(entry.strides)
         assert find_stem(backbone)[1].in_channels == 7
@@ -156,10 +168,11 @@ def test_attention_and_size_arguments_reach_timm():
             name: sum(p.numel() for p in create_backbone(name, bands=3).parameters())
             for name in ("resnet50", "se_resnet50", "eca_resnet50", "cbam_resnet50", "swin_t")
         }
-    # 2.53 million: Hu et al., section 3; 3 to 7 weights per block: Wang et al., table 2; 2 x 2.53 / 2 + 16 x (98 + 2).
+    # CBAM: two matrices of 1/16 per block without biases, and a 7x7 convolution of 2 maps with batch norm.
     assert count["resnet50"] == 23_508_032  # 25,557,032 without the classifier
-    assert count["se_resnet50"] - count["resnet50"] == 2_530_992
-    assert 0 < count["eca_resnet50"] - count["resnet50"] < 16 * 8
+    assert count["se_resnet50"] - count["resnet50"] == 2_530_992  # 2.5 million: Hu et al., section 4
+    # 5 weights per block of 256 to 1024 channels, 7 of 2048: the paper's k = |log2(C) / 2 + 1 / 2| to the next odd number.
+    assert count["eca_resnet50"] - count["resnet50"] == 13 * 5 + 3 * 7
     assert count["cbam_resnet50"] - count["resnet50"] == 2 * sum(
         n * width * width // 16 for n, width in ((3, 256), (4, 512), (6, 1024), (3, 2048))
     ) + 16 * (2 * 49 + 2)

@@ -99,7 +99,8 @@ def test_network_and_what_it_is_about():
 
 def test_old_meta_prefix_and_pipeline_normalization():
     config = re.sub(r"data_preprocessor = dict\(.*?\)\n(?=model)", "", CONFIG, flags=re.DOTALL)
-    config = "img_norm_cfg = dict(mean=[1., 2., 3.], std=[4., 5., 6.], to_rgb=True)\n" + config
+    config = "img_norm_cfg = dict(mean=[1., 2., 3.], std=[4., 5., 6.])\n" + config
+    config = config.replace("dropout_ratio=0.2", "drop_out_ratio=-1")
     checkpoint, _ = openmmlab_checkpoint(
         config=config.replace("reduce_zero_label=True", "reduce_zero_label=False"), CLASSES=["a", "b", "c"]
     )
@@ -107,6 +108,8 @@ def test_old_meta_prefix_and_pipeline_normalization():
     checkpoint["state_dict"] = {f"module.{k}": v for k, v in checkpoint["state_dict"].items()}
     imported = read_openmmlab(checkpoint)
     assert imported.mean == [1.0, 2.0, 3.0] and imported.std == [4.0, 5.0, 6.0]
+    assert imported.band_names == ["red", "green", "blue"]
+    assert imported.blueprint["options"]["dropout"] == 0.0
     assert imported.class_names == ["a", "b", "c"]
     assert imported.colors == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]  # PASCAL VOC's
     assert "classifier.weight" in imported.state_dict

@@ -1,4 +1,4 @@
-"""Networks of segmentation_models.pytorch, random weights, loaded into ours: equal logits in double precision."""
+"""Networks of segmentation_models.pytorch, random weights, in ours: equal logits in double precision."""
 
 import pytest
 import torch

@@ -6,7 +6,7 @@ import torch
 from nets import create_model
 from nets.errors import UserError
 from nets.importers.openmmlab import place_weights
-from nets.importers.torchvision_models import read_torchvision
+from nets.importers.torchvision_models import read_torchvision, resnet_name
 from tests.helpers import randomize
 
 segmentation = pytest.importorskip("torchvision.models.segmentation")
@@ -14,7 +14,7 @@ segmentation = pytest.importorskip("torchvision.models.segmentation")
 
 @pytest.mark.parametrize(
     ("name", "aux"),
-    [("fcn_resnet50", True), ("fcn_resnet50", False), ("deeplabv3_resnet50", True), ("fcn_resnet101", False)],
+    [("fcn_resnet50", True), ("fcn_resnet50", False), ("deeplabv3_resnet50", True)],
 )
 def test_same_logits(name, aux):
     theirs = getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=5, aux_loss=aux)
@@ -31,6 +31,15 @@ def test_same_logits(name, aux):
             features = ours.backbone(images)
             own = theirs.aux_classifier(theirs.backbone(images)["aux"])
             torch.testing.assert_close(ours.aux_heads[0](features), own, rtol=0, atol=1e-9 * own.std())
+
+
+def test_resnet_is_told_by_its_blocks():
+    with torch.device("meta"):
+        deep = segmentation.fcn_resnet101(weights=None, weights_backbone=None)
+        other = segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None)
+    assert resnet_name(deep.state_dict(), "backbone.") == "resnet101"
+    with pytest.raises(UserError, match="not the weights of torchvision's FCN or DeepLabV3 on a ResNet"):
+        read_torchvision(other.state_dict())
 
 
 def test_other_weights_are_refused():

@@ -17,7 +17,7 @@ from nets.layers.conv import set_norm_eps
 
 
 class ConfiguredResNet(nn.Module):
-    """A ResNet or ResNeXt of timm with stem, strides and dilations of one's own.
+    """A ResNet, ResNeXt or ResNeSt of timm with stem, strides and dilations of one's own.
 
     Args:
         name: timm's name.
@@ -93,12 +93,16 @@ class ConfiguredResNet(nn.Module):
 
 
 def _set_block(block: nn.Module, stride: int, dilation: int, stride_in: str, dilate_second: bool) -> None:
-    """Set stride and dilation of a residual block of timm's ResNet."""
+    """Set stride and dilation of a residual block of timm's ResNet or ResNeSt."""
     bottleneck = hasattr(block, "conv3")
-    spatial = block.conv2 if bottleneck else block.conv1
-    block.conv1.stride = block.conv2.stride = (1, 1)
-    (block.conv1 if bottleneck and stride_in == "conv1" else spatial).stride = (stride, stride)
-    for conv in (spatial, *([block.conv2] if dilate_second else [])):
+    second = getattr(block.conv2, "conv", block.conv2)  # ResNeSt wraps it in split attention
+    spatial = second if bottleneck else block.conv1
+    block.conv1.stride = second.stride = (1, 1)
+    if hasattr(block, "avd_last"):  # ResNeSt averages where a ResNet strides
+        block.avd_last = nn.AvgPool2d(3, stride, padding=1) if stride > 1 else None
+    else:
+        (block.conv1 if bottleneck and stride_in == "conv1" else spatial).stride = (stride, stride)
+    for conv in (spatial, *([second] if dilate_second else [])):
         conv.dilation = conv.padding = (dilation, dilation)
     if block.downsample is not None:
         pool, conv = block.downsample[0], block.downsample[-2]
@@ -171,6 +175,7 @@ CONFIGURABLE: dict[str, Callable[..., nn.Module]] = {
     "resnet": ConfiguredResNet,
     "resnext": ConfiguredResNet,
     "wide_resnet": ConfiguredResNet,
+    "resnest": ConfiguredResNet,
     "mobilenetv2": ConfiguredMobileNetV2,
     "swin_": NormedBackbone,
     "convnext": NormedBackbone,

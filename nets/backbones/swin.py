@@ -28,7 +28,7 @@ class PadThenShiftBlock(SwinTransformerBlock):
         attended = self.attn(windows, mask=mask).unflatten(1, window)
         x = window_reverse(attended, window, x.shape[1], x.shape[2])
         if any(shift):
-            x = torch.roll(x, (0, 0), dims=(1, 2))
+            x = torch.roll(x, shift, dims=(1, 2))
         return x[:, :height, :width].reshape(-1, height, width, channels)
 
 

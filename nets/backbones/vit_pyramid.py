@@ -9,6 +9,8 @@ for segmentation; the deepest level keeps the patches' stride instead of halving
 A network whose patch is no multiple of four gives its four maps as they are.
 """
 
+import functools
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -80,6 +82,7 @@ class ViTPyramid(nn.Module):
         return crop_maps(levels, self.strides, x.shape[-2:])
 
 
+@functools.cache
 def _depth(name: str) -> int:
     """Return a transformer's number of blocks; timm tells it of a built network only.
 

@@ -32,20 +32,21 @@ class Backbone(NamedTuple):
 
 
 def resnet(backbone: dict) -> Backbone:
-    """ResNet, its variants with a deep stem (V1c) and averaging shortcuts (V1d), ResNeXt."""
+    """ResNet, its variants with a deep stem (V1c) and averaging shortcuts (V1d), ResNeXt, ResNeSt."""
     kind = type_of(backbone)
     known = {
         "depth": 50, "stem_channels": 64, "base_channels": 64, "num_stages": 4, "strides": (1, 2, 2, 2),
         "dilations": (1, 1, 1, 1), "out_indices": (0, 1, 2, 3), "style": "pytorch",
-        "deep_stem": kind in ("ResNetV1c", "ResNetV1d"), "avg_down": kind == "ResNetV1d", "multi_grid": None,
+        "deep_stem": kind in ("ResNetV1c", "ResNetV1d", "ResNeSt"),
+        "avg_down": kind in ("ResNetV1d", "ResNeSt"), "multi_grid": None,
         "contract_dilation": False,
     }  # fmt: skip
-    if kind == "ResNeXt":
+    if kind in ("ResNeXt", "ResNeSt"):
         known |= {"groups": 1, "base_width": 4}
+    if kind == "ResNeSt":
+        known |= {"radix": 2, "reduction_factor": 4, "avg_down_stride": True}
     o = take(backbone, known)
-    name = f"resnet{o['depth']}"
-    if kind == "ResNeXt":
-        name = f"resnext{o['depth']}_{o['groups']}x{o['base_width']}d"
+    name = _resnet_name(kind, o)
     if o["base_channels"] != 64 or (not o["deep_stem"] and o["stem_channels"] != 64):
         raise UserError(
             f"{kind} has base_channels={o['base_channels']}, stem_channels={o['stem_channels']}; "
@@ -68,6 +69,20 @@ def resnet(backbone: dict) -> Backbone:
     # The deep stem's last norm stands in timm beside the stem, not in it.
     stem = [(r"backbone\.stem\.7\.", "backbone.body.bn1."), (r"backbone\.stem\.", "backbone.body.conv1.")]
     return Backbone(name, options, [*_unused(used, 4), *stem, (r"backbone\.", "backbone.body.")])
+
+
+def _resnet_name(kind: str, options: dict) -> str:
+    """Return timm's name of a ResNet, ResNeXt or ResNeSt."""
+    depth = options["depth"]
+    if kind == "ResNeXt":
+        return f"resnext{depth}_{options['groups']}x{options['base_width']}d"
+    if kind != "ResNeSt":
+        return f"resnet{depth}"
+    usual = {"groups": 1, "radix": 2, "reduction_factor": 4, "avg_down_stride": True}
+    names = {50: "resnest50d", 101: "resnest101e", 200: "resnest200e"}
+    if any(options[key] != value for key, value in usual.items()) or depth not in names:
+        raise UserError(f"ResNeSt has depth={depth} or a split attention of its own; {usual} is here")
+    return names[depth]
 
 
 def _unused(used: int, stages: int) -> Rules:
@@ -115,6 +130,7 @@ TRANSLATORS: dict[str, Callable[[dict], tuple]] = {
     "ResNetV1c": resnet,
     "ResNetV1d": resnet,
     "ResNeXt": resnet,
+    "ResNeSt": resnet,
     "MobileNetV2": mobilenet_v2,
     **TRANSFORMERS,
 }

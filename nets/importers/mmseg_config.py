@@ -10,6 +10,8 @@ _NO_FUNCTION = {
     "in_channels", "frozen_stages", "norm_eval", "with_cp", "pretrained", "zero_init_residual",
     "pretrain_style", "init_std", "threshold",
 }  # fmt: skip
+# Names of the first releases.
+_RENAMED = {"drop_out_ratio": "dropout_ratio"}
 _BATCH_NORMS = {"BN", "BN2d", "SyncBN", "MMSyncBN", "BatchNorm2d"}
 
 
@@ -70,7 +72,7 @@ def _fold_call(node: ast.Call, known: dict) -> dict:
         folded.update(_fold(argument, known))
     for keyword in node.keywords:
         value = _fold(keyword.value, known)
-        folded.update(value if keyword.arg is None else {keyword.arg: value})
+        folded.update(value if keyword.arg is None else {_RENAMED.get(keyword.arg, keyword.arg): value})
     return folded
 
 

@@ -50,7 +50,7 @@ def shared_options(head: dict, options: dict) -> dict:
     """Return the builder options that all heads have."""
     return {
         "channels": options["channels"],
-        "dropout": float(options["dropout_ratio"]),
+        "dropout": max(0.0, float(options["dropout_ratio"])),  # -1 is their "none"
         "align_corners": bool(options["align_corners"]),
         "norm_eps": norm_eps(head),
     }

@@ -243,7 +243,8 @@ def _normalization(config: dict) -> tuple[list[float], list[float], list[str]]:
     for each in candidates:
         if isinstance(each, dict) and each.get("mean") is not None and each.get("std") is not None:
             mean, std = [float(v) for v in each["mean"]], [float(v) for v in each["std"]]
-            rgb = each.get("bgr_to_rgb", each.get("to_rgb", False))
+            # The step of 0.x swaps unless told otherwise, the preprocessor of 1.x only when told.
+            rgb = each.get("bgr_to_rgb", each.get("to_rgb", type_of(each) != "SegDataPreProcessor"))
             return mean, std, _band_names(len(mean), rgb)
     bands = config["model"].get("backbone", {}).get("in_channels", 3)
     swapped = any(isinstance(each, dict) and each.get("bgr_to_rgb") for each in candidates[:2])

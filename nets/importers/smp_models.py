@@ -1,7 +1,7 @@
 """Weights of segmentation_models.pytorch's Unet, PSPNet, DeepLabV3 and DeepLabV3Plus on ResNets.
 
-https://github.com/qubvel-org/segmentation_models.pytorch, MIT. A state dict does not show the output stride and the
-dilations of DeepLab's branches; they are arguments here, with that package's defaults.
+https://github.com/qubvel-org/segmentation_models.pytorch, MIT. A state dict does not show the output stride
+and the dilations of DeepLab's branches; they are arguments here, with that package's defaults.
 """
 
 import torch
@@ -39,16 +39,17 @@ def read_smp(
             "these are not the weights of a segmentation_models.pytorch network on a ResNet; "
             "only these can be imported"
         )
-    for mark, read in (
-        ("decoder.blocks.0.conv1.0.weight", _unet),
-        ("decoder.psp.blocks.0.pool.1.0.weight", _pspnet),
-        ("decoder.aspp.0.convs.0.0.weight", _deeplab_v3plus),
-        ("decoder.aspp.convs.0.0.weight", _deeplab_v3),
-    ):
-        if mark in state_dict:
-            break
-    else:
-        raise UserError("only Unet, PSPNet, DeepLabV3 and DeepLabV3Plus of segmentation_models.pytorch can be imported")
+    readers = {
+        "decoder.blocks.0.conv1.0.weight": _unet,
+        "decoder.psp.blocks.0.pool.1.0.weight": _pspnet,
+        "decoder.aspp.0.convs.0.0.weight": _deeplab_v3plus,
+        "decoder.aspp.convs.0.0.weight": _deeplab_v3,
+    }
+    read = next((function for mark, function in readers.items() if mark in state_dict), None)
+    if read is None:
+        raise UserError(
+            "only Unet, PSPNet, DeepLabV3 and DeepLabV3Plus of segmentation_models.pytorch can be imported"
+        )
     shared = {
         "bands": state_dict["encoder.conv1.weight"].shape[1],
         "num_classes": state_dict["segmentation_head.0.weight"].shape[0],
@@ -105,9 +106,7 @@ def _pspnet(state_dict: dict[str, Tensor]) -> tuple[str, dict, Rules]:
     projected = state_dict["decoder.psp.blocks.0.pool.1.0.weight"]
     channels = state_dict["decoder.conv.0.weight"].shape[0]
     # The grids lie on the map of stride 8 by default; the encoder's further stages are idle.
-    stages = next(
-        i for i in (1, 2, 3, 4) if _stage_width(state_dict, i) == projected.shape[1]
-    )
+    stages = next(i for i in (1, 2, 3, 4) if _stage_width(state_dict, i) == projected.shape[1])
     options = {
         "channels": channels,
         "pool_channels": projected.shape[0],

@@ -1,7 +1,7 @@
 """Weights of torchvision's FCN and DeepLabV3 on ResNet (https://github.com/pytorch/vision, BSD-3-Clause).
 
-A state dict shows all but the dilations, which torchvision fixes: the two last stages are dilated, and DeepLab's branches
-have 12, 24 and 36. Its images are RGB in 0..1 before normalisation.
+A state dict shows all but the dilations, which torchvision fixes: the two last stages are dilated, and
+DeepLab's branches have 12, 24 and 36. Its images are RGB in 0..1 before normalisation.
 """
 
 import re

@@ -23,17 +23,20 @@ class TrainingLog:
         self.rows = list(rows or [])
 
     def add(self, row: dict[str, int | float | str]) -> None:
-        """Add a row and write file and curves."""
+        """Add a row and write the file."""
         self.rows.append({name: _cell(value) for name, value in row.items()})
         try:
             with replacing(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
                 writer.writeheader()
                 writer.writerows(self.rows)
-            draw_curves(self.rows, self.curves)
         except PermissionError as error:
             # A spreadsheet that has the file open locks it on Windows; the next epoch writes all rows.
             print(f"could not write the log now ({error}); trying again next epoch", file=sys.stderr)
+
+    def draw(self) -> None:
+        """Draw the curves."""
+        draw_curves(self.rows, self.curves)
 
 
 def _cell(value: int | float | str) -> int | float | str:

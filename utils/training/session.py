@@ -26,6 +26,8 @@ from utils.training.engine import endless
 from utils.training.logger import TrainingLog
 from utils.training.runs import remove_old
 
+SECONDS_BETWEEN_PICTURES = 30
+
 
 @dataclass
 class Session:
@@ -43,6 +45,7 @@ class Session:
         total, per_round: iterations of the run and between two validations.
         iteration: iterations done.
         best: best mIoU so far, negative before the first validation.
+        best_confusion: confusion matrix of the best epoch, until it is drawn.
     """
 
     options: argparse.Namespace
@@ -64,11 +67,12 @@ class Session:
     per_round: int
     iteration: int = 0
     best: float = -1.0
+    best_confusion: ConfusionMatrix | None = None
     batches: Iterator[dict] = field(init=False)
 
     def __post_init__(self):
         self.restart_batches()
-        self.started = time.monotonic()
+        self.started = self.drawn = time.monotonic()
 
     def restart_batches(self) -> None:
         """Let the batches go on from the iterations that are done."""
@@ -135,7 +139,8 @@ class Session:
         checkpoint = self._checkpoint(mark, metrics.to_dict())
         if better:
             write_checkpoint(self.folder / "best.pth", checkpoint)
-            draw_confusion(confusion.matrix, self.data.classes.names, self.folder / "confusion.png")
+            self.best_confusion = confusion
+        self._draw()
         if number % self.options.MODEL_SAVE_EPOCHS == 0 or not self.unfinished:
             name = f"{self.family}-{self._unit}{mark}-loss{train['main']:.4f}-val_loss{val['main']:.4f}.pth"
             write_checkpoint(self.folder / name, checkpoint)
@@ -159,6 +164,18 @@ class Session:
                 f"hint: {self.options.EPOCHS} epoch(s) show that it works; real runs take 100 or more"
             )
         return lines
+
+    def _draw(self) -> None:
+        """Draw curves and confusion matrix, but not so often that short epochs wait for pictures."""
+        now = time.monotonic()
+        if self.unfinished and now - self.drawn < SECONDS_BETWEEN_PICTURES:
+            return
+        self.drawn = now
+        self.log.draw()
+        if self.best_confusion is not None:
+            path = self.folder / "confusion.png"
+            draw_confusion(self.best_confusion.matrix, self.data.classes.names, path)
+            self.best_confusion = None
 
     @property
     def _unit(self) -> str:
