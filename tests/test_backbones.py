@@ -171,7 +171,8 @@ def test_attention_and_size_arguments_reach_timm():
     # CBAM: two matrices of 1/16 per block without biases, and a 7x7 convolution of 2 maps with batch norm.
     assert count["resnet50"] == 23_508_032  # 25,557,032 without the classifier
     assert count["se_resnet50"] - count["resnet50"] == 2_530_992  # 2.5 million: Hu et al., section 4
-    # 5 weights per block of 256 to 1024 channels, 7 of 2048: the paper's k = |log2(C) / 2 + 1 / 2| to the next odd number.
+    # 5 weights per block of 256 to 1024 channels, 7 of 2048: the paper's k = |log2(C) / 2 + 1 / 2| to the
+    # next odd number.
     assert count["eca_resnet50"] - count["resnet50"] == 13 * 5 + 3 * 7
     assert count["cbam_resnet50"] - count["resnet50"] == 2 * sum(
         n * width * width // 16 for n, width in ((3, 256), (4, 512), (6, 1024), (3, 2048))

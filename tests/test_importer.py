@@ -50,7 +50,7 @@ def their_name(key):
     return key
 
 
-def openmmlab_checkpoint(config=CONFIG, **meta):
+def openmmlab_checkpoint(config=CONFIG):
     """Return a checkpoint such as MMSegmentation 1.x writes, and the network whose weights it has."""
     network = create_model(
         "fcn",
@@ -64,9 +64,9 @@ def openmmlab_checkpoint(config=CONFIG, **meta):
     )
     weights = {their_name(k): v for k, v in network.state_dict().items() if k not in ("mean", "std")}
     names = {"classes": ("road", "tree", "roof"), "palette": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]}
-    about = meta or {"cfg": config, "dataset_meta": names, "epoch": 7}
+    meta = {"cfg": config, "dataset_meta": names, "epoch": 7}
     return {
-        "meta": about,
+        "meta": meta,
         "state_dict": weights,
         "optimizer": {"param_groups": []},
         "message_hub": {},
@@ -101,11 +101,13 @@ def test_old_meta_prefix_and_pipeline_normalization():
     config = re.sub(r"data_preprocessor = dict\(.*?\)\n(?=model)", "", CONFIG, flags=re.DOTALL)
     config = "img_norm_cfg = dict(mean=[1., 2., 3.], std=[4., 5., 6.])\n" + config
     config = config.replace("dropout_ratio=0.2", "drop_out_ratio=-1")
-    checkpoint, _ = openmmlab_checkpoint(
-        config=config.replace("reduce_zero_label=True", "reduce_zero_label=False"), CLASSES=["a", "b", "c"]
-    )
-    checkpoint["meta"] |= {"config": checkpoint["meta"].pop("cfg", None) or config, "PALETTE": None}
+    checkpoint, _ = openmmlab_checkpoint()
+    checkpoint["meta"] = {"config": config, "CLASSES": ["a", "b", "c"], "PALETTE": None}
     checkpoint["state_dict"] = {f"module.{k}": v for k, v in checkpoint["state_dict"].items()}
+    checkpoint["state_dict"] |= {
+        "ema_backbone_stem": torch.zeros(1),
+        "data_preprocessor.mean": torch.zeros(3),
+    }
     imported = read_openmmlab(checkpoint)
     assert imported.mean == [1.0, 2.0, 3.0] and imported.std == [4.0, 5.0, 6.0]
     assert imported.band_names == ["red", "green", "blue"]

@@ -53,7 +53,8 @@ def test_configurations_of_all_widths(width):
 
 def fcn_head(**changes: object) -> dict:
     return {
-        "type": "FCNHead", "in_index": (0, 1, 2, 3), "in_channels": [18, 36, 72, 144], "channels": 270, "num_convs": 1,
+        "type": "FCNHead", "in_index": (0, 1, 2, 3), "in_channels": [18, 36, 72, 144], "channels": 270,
+        "num_convs": 1,
         "input_transform": "resize_concat", "kernel_size": 1, "concat_input": False, "dropout_ratio": -1,
         "num_classes": 5, "norm_cfg": BN, "align_corners": True, **changes,
     }  # fmt: skip
@@ -63,7 +64,12 @@ def test_version_1_drops_the_exchange_nobody_uses():
     head = fcn_head(in_index=0, input_transform=None, in_channels=18, channels=18)
     theirs = {f"backbone.{key}": value for key, value in HRNet("hrnet_w18s", bands=3).state_dict().items()}
     family, options, rules = translate({"backbone": section("w18s"), "decode_head": head}, list(theirs))
-    assert (family, options["version"], options["align_corners"], options["dropout"]) == ("hrnet", "v1", True, 0.0)
+    assert (family, options["version"], options["align_corners"], options["dropout"]) == (
+        "hrnet",
+        "v1",
+        True,
+        0.0,
+    )
     network = create_model(family, bands=3, num_classes=5, **options)
     own = {f"decode_head.{key}": value for key, value in (
         ("conv_seg.weight", network.classifier.weight), ("conv_seg.bias", network.classifier.bias),
@@ -75,7 +81,9 @@ def test_version_1_drops_the_exchange_nobody_uses():
 
 
 def test_head_options_are_kept():
-    _, options, _ = translate({"backbone": section("w48"), "decode_head": fcn_head(channels=64, dropout_ratio=0.2)}, [])
+    _, options, _ = translate(
+        {"backbone": section("w48"), "decode_head": fcn_head(channels=64, dropout_ratio=0.2)}, []
+    )
     network = create_model("hrnet", bands=4, num_classes=5, **options)
     assert network.decoder.out_channels == 64 and network.dropout.p == 0.2 and network.align_corners
     with pytest.raises(UserError, match="the first or all four are needed"):
@@ -116,7 +124,9 @@ def test_ocrnet_trains_on_both_predictions():
 
 def test_version_1_and_2_use_what_they_say():
     with torch.device("meta"):
-        first, second = (create_model("hrnet", bands=3, num_classes=4, version=version) for version in ("v1", "v2"))
+        first, second = (
+            create_model("hrnet", bands=3, num_classes=4, version=version) for version in ("v1", "v2")
+        )
     assert first.backbone.channels == [18] and second.backbone.channels == [18, 36, 72, 144]
     assert second.decoder.out_channels == 270 and first.decoder.out_channels == 18
 

@@ -54,12 +54,14 @@ def library_network(name: str) -> torch.nn.Module:
         return torchvision.models.googlenet(weights=None, init_weights=False)
     if name == "shufflenet_v2_x0_5":
         return torchvision.models.shufflenet_v2_x0_5(weights=None)
-    return timm.create_model({"hrnet_w18s": "hrnet_w18_small_v2", "swin_t": "swin_tiny_patch4_window7_224"}.get(name, name))
+    return timm.create_model(
+        {"hrnet_w18s": "hrnet_w18_small_v2", "swin_t": "swin_tiny_patch4_window7_224"}.get(name, name)
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "vgg11_bn", "densenet121", "inception_v3", "convnext_t", "swin_t", "hrnet_w18s", "inception_v1",
-             "shufflenet_v2_x0_5"]
+    "name", ["resnet18", "vgg11_bn", "densenet121", "inception_v3", "convnext_t", "swin_t", "hrnet_w18s",
+             "inception_v1", "shufflenet_v2_x0_5"]
 )  # fmt: skip
 def test_the_librarys_file_fills_the_backbone(name, tmp_path):
     donor = library_network({"convnext_t": "convnext_tiny"}.get(name, name))
@@ -91,7 +93,9 @@ def test_random_stem_is_left_and_said(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "x.pth")
     backbone = create_backbone("resnet18", bands=3)
     before = backbone.body.conv1.weight.clone()
-    assert load_pretrained(backbone, tmp_path / "x.pth", stem_init="random") == ["body.conv1.weight: left random"]
+    assert load_pretrained(backbone, tmp_path / "x.pth", stem_init="random") == [
+        "body.conv1.weight: left random"
+    ]
     assert torch.equal(backbone.body.conv1.weight, before)
 
 
@@ -128,7 +132,11 @@ def test_files_that_are_none(tmp_path):
 @pytest.mark.parametrize(("reference", "name"), [("segformer_b0", "mit_b0"), ("segnext_t", "mscan_t")])
 def test_openmmlabs_own_backbone_files(reference, name, tmp_path):
     checkpoint = shared_parity(reference).checkpoint
-    state = {k.removeprefix("backbone."): v for k, v in checkpoint["state_dict"].items() if k.startswith("backbone.")}
+    state = {
+        k.removeprefix("backbone."): v
+        for k, v in checkpoint["state_dict"].items()
+        if k.startswith("backbone.")
+    }
     torch.save({"state_dict": {**state, "head.fc.weight": torch.zeros(1)}}, tmp_path / "x.pth")
     backbone = create_backbone(name, bands=3)
     assert load_pretrained(backbone, tmp_path / "x.pth") == []
@@ -155,7 +163,9 @@ def test_without_internet_one_line_says_what_to_do(name, monkeypatch, tmp_path):
 def test_nobody_offers_weights(name):
     with torch.device("meta"):
         backbone = create_backbone(name, bands=3)
-    with pytest.raises(UserError, match=f"neither timm nor torchvision has ImageNet weights of {name}; give a file"):
+    with pytest.raises(
+        UserError, match=f"neither timm nor torchvision has ImageNet weights of {name}; give a file"
+    ):
         load_pretrained(backbone, "ImageNet")
 
 
@@ -164,7 +174,9 @@ def test_other_normalisations_are_rescaled(monkeypatch):
     assert tuple(donor.pretrained_cfg["std"]) == (0.5, 0.5, 0.5)
     create = timm.create_model
     monkeypatch.setattr(pretrained, "_check_reach", lambda *_: None)
-    monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False, **k: donor if pretrained else create(name, **k))
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, pretrained=False, **k: donor if pretrained else create(name, **k)
+    )
     backbone = create_backbone("inception_v3", bands=3)
     assert load_pretrained(backbone, "imagenet") == []
     ratio = torch.tensor([0.458, 0.448, 0.45])[:, None, None]

@@ -9,14 +9,14 @@ from torch import nn
 from nets.backbones.hrnet import HRNet
 from nets.backbones.inception import UnpaddedInception
 from nets.backbones.inception_v2 import InceptionV2
-from nets.backbones.mit import MIT_SIZES, MiT
-from nets.backbones.mscan import MSCAN, MSCAN_SIZES
+from nets.backbones.mit import MiT
+from nets.backbones.mscan import MSCAN
 from nets.backbones.shufflenet_v1 import ShuffleNetV1
 from nets.backbones.staged import check_stages
-from nets.backbones.table import ENTRIES, SHORT_NAMES, Entry, describe_backbones
+from nets.backbones.table import ENTRIES, PYRAMID, SHORT_NAMES, Entry, describe_backbones
 from nets.backbones.timm_backbone import TimmBackbone, study
 from nets.backbones.torchvision_backbone import GoogLeNet, ShuffleNetV2
-from nets.backbones.vit_pyramid import ViTPyramid
+from nets.backbones.vit_pyramid import LEVELS, ViTPyramid
 from nets.errors import UserError
 from nets.registry import nearest, plain
 
@@ -41,7 +41,7 @@ UNPADDED = ("inception_resnet_v2",)
 
 @functools.cache
 def _known_names() -> dict[str, str]:
-    """Return plain spelling -> canonical name; the catalogue goes before timm, its short names before both."""
+    """Return plain spelling -> canonical name; the catalogue goes before timm."""
     known = {plain(each): each for each in timm.list_models()}
     for entry in ENTRIES.values():
         known[plain(entry.network)] = known[plain(entry.name)] = entry.canonical
@@ -81,8 +81,8 @@ def find_entry(name: str) -> Entry | None:
 def can_dilate(name: str) -> bool:
     """Return whether a backbone accepts an output stride below its own.
 
-    The catalogue states it of its rows. Of others timm has no table; building the network without memory for its weights
-    tells.
+    The catalogue states it of its rows. timm has no table of the others; building the network without memory
+    for its weights tells.
 
     Raises:
         UserError: no such backbone.
@@ -113,7 +113,8 @@ def create_backbone(
         name: catalogue name, short name, or any timm network.
         bands: bands of an image.
         stages: number of feature maps, counted from the deepest; None is all the backbone has.
-        output_stride: stride of the deepest map in pixels, by dilation; None, or at least the backbone's own, is its own.
+        output_stride: stride of the deepest map in pixels, by dilation; None, or more than the backbone's own,
+            is its own.
         drop_path: rate of stochastic depth.
         pyramid: plain transformers, whose maps all have one stride, get a simple feature pyramid.
 
@@ -124,37 +125,36 @@ def create_backbone(
         UserError: unknown backbone, or one that cannot do what is asked.
     """
     spelled, entry = find_backbone(name), find_entry(name)
-    divisor = 1
-    if entry is not None:
-        strides, family = entry.strides, CLASSES.get(entry.family)
-        if drop_path and not entry.drop_path:
-            raise UserError(f"backbone {entry.name} has no stochastic depth; leave drop_path={drop_path} out")
-    elif spelled in UNPADDED:
-        strides, family = (2, 4, 8, 16, 32), UnpaddedInception
-    else:
-        strides, divisor = study(spelled)
-        flat = len(strides) > 1 and len(set(strides)) == 1
-        family = ViTPyramid if flat else None
-    # A plain transformer always has four levels, whatever timm gives of it.
-    available = 4 if family is ViTPyramid else len(strides)
-    arguments = {"bands": bands, "stages": check_stages(spelled, stages, available)}
-    if drop_path:
-        arguments["drop_path"] = drop_path
-    elif family in (MiT, MSCAN):
-        arguments["drop_path"] = 0.0
+    build, strides, divisor = _class_of(spelled, entry)
+    if drop_path and entry is not None and not entry.drop_path:
+        raise UserError(f"backbone {entry.name} has no stochastic depth; leave drop_path={drop_path} out")
     if output_stride is not None and output_stride >= strides[-1]:
         output_stride = None
-    if output_stride is not None and (family is not None or (entry is not None and not entry.dilates)):
+    if output_stride is not None and (build is not TimmBackbone or (entry is not None and not entry.dilates)):
         raise UserError(
-            f"backbone {name} has maps of strides {', '.join(map(str, strides))} and cannot be dilated to output "
-            f"stride {output_stride}; leave output_stride out or take one that can, as resnet50 or mobilenet_v2"
+            f"backbone {name} has maps of strides {', '.join(map(str, strides))} and cannot be dilated to "
+            f"output stride {output_stride}; leave output_stride out or take one that can, as resnet50"
         )
-    if family is ViTPyramid:
+    arguments: dict = {"bands": bands, "stages": check_stages(spelled, stages, len(strides))}
+    if drop_path or build in (MiT, MSCAN):
+        arguments["drop_path"] = drop_path
+    if build is ViTPyramid:
         arguments["pyramid"] = pyramid
-    network = entry.network if entry is not None else spelled
-    if family is None:
+    if build is TimmBackbone:
         extra = entry.arguments if entry is not None else {}
         arguments |= {"output_stride": output_stride, "divisor": divisor, "arguments": extra}
-    backbone = (family or TimmBackbone)(network, **arguments)
+    backbone = build(entry.network if entry is not None else spelled, **arguments)
     backbone.name = spelled
     return backbone
+
+
+def _class_of(spelled: str, entry: Entry | None) -> tuple[type[nn.Module], tuple[int, ...], int]:
+    """Return a backbone's class, the strides of its maps and the multiple that image sides must be."""
+    if entry is not None:
+        return CLASSES.get(entry.family, TimmBackbone), entry.strides, 1
+    if spelled in UNPADDED:
+        return UnpaddedInception, PYRAMID, 1
+    strides, divisor = study(spelled)
+    if len(strides) > 1 and len(set(strides)) == 1:
+        return ViTPyramid, strides[:1] * LEVELS, 1  # four, whatever timm gives of it
+    return TimmBackbone, strides, divisor

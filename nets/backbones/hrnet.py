@@ -1,10 +1,11 @@
 """HRNet: branches of four resolutions side by side, which exchange their maps again and again.
 
 Paper: Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", TPAMI 2020,
-https://arxiv.org/abs/1908.07919, section 3. Tensor names are those of the authors' code, so timm's weights fit.
+https://arxiv.org/abs/1908.07919, section 3. Tensor names are those of the authors' code, so timm's weights
+fit.
 
-Deviations: coarse maps are enlarged to the finer map's own size, so any image size fits; bilinear as in the paper and the
-authors' segmentation code (their classification code, and timm, take the nearest neighbour).
+Deviations: coarse maps are enlarged to the finer map's own size, so any image size fits; bilinear as in the
+paper and the authors' segmentation code (their classification code, and timm, take the nearest neighbour).
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,9 @@ STEM_WIDTH = 64
 STRIDES = [4, 8, 16, 32]
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int = 3, *, stride: int = 1, act: bool = True) -> nn.Sequential:
+def _conv(
+    in_channels: int, out_channels: int, kernel: int = 3, *, stride: int = 1, act: bool = True
+) -> nn.Sequential:
     layers = [
         nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -45,7 +48,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int = 3, *, stride: int =
 
 
 def _path(widths: list[int], source: int, target: int) -> nn.Module:
-    """Return what brings branch `source` to the width and, when it is finer, to the resolution of `target`."""
+    """Return what brings branch `source` to the width of `target` and, when finer, to its resolution."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -95,11 +98,19 @@ class HRNet(nn.Module):
     """
 
     def __init__(
-        self, name: str, *, bands: int, stages: int | None = None, highest: bool = False, norm_eps: float = 1e-5
+        self,
+        name: str,
+        *,
+        bands: int,
+        stages: int | None = None,
+        highest: bool = False,
+        norm_eps: float = 1e-5,
     ):
         super().__init__()
         if not 1 <= (stages or 4) <= 4:
-            raise UserError(f"backbone {name} has 4 feature maps, {stages} are asked for; use another backbone")
+            raise UserError(
+                f"backbone {name} has 4 feature maps, {stages} are asked for; use another backbone"
+            )
         size = HRNET_SIZES[name]
         widths = [size.width * 2**i for i in range(4)]
         targets = [0] if highest else list(range(4))[-(stages or 4) :]
@@ -139,7 +150,7 @@ class HRNet(nn.Module):
 
     @staticmethod
     def _new_branch(widths: list[int], i: int) -> nn.ModuleList:
-        """Return the transition that keeps all branches and adds one at half the resolution of the coarsest."""
+        """Return the transition that keeps all branches and adds one of half the coarsest resolution."""
         added = nn.Sequential(_conv(widths[i - 1], widths[i], stride=2))
         return nn.ModuleList([*(nn.Identity() for _ in range(i)), added])
 

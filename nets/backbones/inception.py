@@ -1,12 +1,13 @@
 """Inception v3, v4 and Inception-ResNet v2 on images of any size.
 
 Papers: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (v3), CVPR 2016,
-https://arxiv.org/abs/1512.00567; Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
-Learning" (v4), AAAI 2017, https://arxiv.org/abs/1602.07261
+https://arxiv.org/abs/1512.00567; Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual
+Connections on Learning" (v4), AAAI 2017, https://arxiv.org/abs/1602.07261
 
-Deviations: these networks convolve without padding, so maps lose a margin and images below 75 pixels give none. Here the
-convolutions of stride 1 are padded; for those of stride 2 the image gets a margin whose share of each map is cut off
-again. Map i then has its stride's share of the image and lies where it should, and the weights stay as they are.
+Deviations: these networks convolve without padding, so maps lose a margin and images below 75 pixels give
+none. Here the convolutions of stride 1 are padded; for those of stride 2 the image gets a margin whose share
+of each map is cut off again. Map i then has its stride's share of the image and lies where it should, and the
+weights stay as they are.
 """
 
 import torch.nn.functional as F
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 
 from nets.backbones.timm_backbone import TimmBackbone
 
-# A chain of unpadded 3x3 steps of stride 2 puts pixel 0 of the map of stride s on pixel s - 1 of the image, and the map of
-# stride 32 needs 31 pixels more than a multiple of 32.
+# A chain of unpadded 3x3 steps of stride 2 puts pixel 0 of the map of stride s on pixel s - 1 of the image,
+# and the map of stride 32 needs 31 pixels more than a multiple of 32.
 BEFORE, AFTER = 15, 16
 
 

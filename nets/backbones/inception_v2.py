@@ -1,11 +1,12 @@
 """Inception v2 (BN-Inception): GoogLeNet with batch norm, its 5x5 convolutions made of two 3x3.
 
-Paper: Ioffe, Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift", ICML
-2015, https://arxiv.org/abs/1502.03167, figure 5. (The later "Rethinking the Inception Architecture" calls another step
-towards its v3 by the same name.)
+Paper: Ioffe, Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
+Shift", ICML 2015, https://arxiv.org/abs/1502.03167, figure 5. (The later "Rethinking the Inception
+Architecture" calls another step towards its v3 by the same name.)
 
-Deviations: the stem is an ordinary 7x7 convolution instead of a separable one; the pooled branches of blocks 4c and 4d have
-96 channels, with which the blocks have the 576 that the figure states (its 128 would give 608). Classifier left out.
+Deviations: the stem is an ordinary 7x7 convolution instead of a separable one; the pooled branches of blocks
+4c and 4d have 96 channels, with which the blocks have the 576 that the figure states (its 128 would give
+608). Classifier left out.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from nets.layers.init import init_weights
 
 @dataclass(frozen=True)
 class BlockSize:
-    """Channels of the branches: 1x1, (reduce, 3x3), (reduce, double 3x3), pooled; 0 leaves the convolution out."""
+    """Channels of the branches: 1x1, (reduce, 3x3), (reduce, double 3x3), pooled; 0 leaves one out."""
 
     single: int
     triple: tuple[int, int]
@@ -33,7 +34,8 @@ class BlockSize:
         return self.single + self.triple[1] + self.double[1] + (self.pooled or in_channels)
 
 
-# Rows of figure 5; the last of the stride-8 and the stride-16 blocks halve the resolution and start the next part.
+# Rows of figure 5; the last of the stride-8 and the stride-16 blocks halve the resolution and start the next
+# part.
 BLOCKS = (
     (BlockSize(64, (64, 64), (64, 96), 32), BlockSize(64, (64, 96), (64, 96), 64)),
     (
@@ -93,7 +95,9 @@ class InceptionV2(StagedBackbone):
     def __init__(self, name: str, *, bands: int, stages: int | None = None):
         parts = [
             ConvNormAct(bands, 64, 7, stride=2),
-            nn.Sequential(nn.MaxPool2d(3, stride=2, padding=1), ConvNormAct(64, 64, 1), ConvNormAct(64, 192, 3)),
+            nn.Sequential(
+                nn.MaxPool2d(3, stride=2, padding=1), ConvNormAct(64, 64, 1), ConvNormAct(64, 192, 3)
+            ),
         ]
         channels, width = [64, 192], 192
         for i, sizes in enumerate(BLOCKS):

@@ -21,7 +21,7 @@ from nets.backbones.catalogue import find_entry
 from nets.backbones.mit import HEADS as MIT_HEADS
 from nets.backbones.mit import MIT_SIZES
 from nets.backbones.mscan import MLP_RATIOS, MSCAN_SIZES
-from nets.backbones.stem import STEM_INITS, StemInit, adapt_stem, find_stem
+from nets.backbones.stem import RGB, STEM_INITS, StemInit, adapt_stem, find_stem
 from nets.errors import UserError
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -41,14 +41,14 @@ def load_pretrained(
 ) -> list[str]:
     """Load weights into a backbone; whatever does not fit keeps its start.
 
-    The first convolution is made for the backbone's bands (see `adapt_stem`). ImageNet's weights expect bands divided
-    by the deviations that the library states; here images are divided by their own deviation, so those of another
-    convention than ImageNet's are rescaled.
+    The first convolution is made for the backbone's bands (see `adapt_stem`). ImageNet's weights expect bands
+    divided by the deviations that the library states; here images are divided by their own deviation, so those
+    of another convention than ImageNet's are rescaled.
 
     Args:
         backbone: as `create_backbone` builds it.
-        source: "imagenet" (through timm or torchvision: the only thing here that may download), or a .pth or .safetensors
-            file with the weights of the backbone, by timm's, torchvision's or our names.
+        source: "imagenet" (through timm or torchvision: the only thing here that may download), or a .pth or
+            .safetensors file with the backbone's weights, by timm's, torchvision's or our names.
         stem_init: what the first convolution starts from.
         rgb_bands: bands, from 0, that are red, green and blue.
 
@@ -60,35 +60,53 @@ def load_pretrained(
     """
     if stem_init not in STEM_INITS:
         raise UserError(f"stem_init={stem_init} is given; allowed: {', '.join(STEM_INITS)}")
-    asked = str(source).lower() == "imagenet"
-    donor = _imagenet(backbone.name) if asked else _our_names(backbone.name, read_weights(Path(source)))
+    if str(source).lower() == "imagenet":
+        donor = _imagenet(backbone.name)
+    else:
+        donor = _our_names(backbone.name, read_weights(Path(source)))
     given = {plain_name(key): value for key, value in donor.items()}
+    own = backbone.state_dict()
+    placed, left_out = _place(given, backbone, stem_init, rgb_bands)
+    if len(placed) < len(own) / 2:
+        raise UserError(
+            f"--PRETRAIN_BACKBONE {source} holds weights of another network than {backbone.name}: "
+            f"{len(placed)} of {len(own)} tensors fit; its tensors are named {', '.join(list(donor)[:3])}, ..."
+        )
+    backbone.load_state_dict(placed, strict=False)
+    return left_out
+
+
+def _place(
+    given: dict[str, Tensor], backbone: nn.Module, stem_init: StemInit, rgb_bands: Sequence[int]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return what fits into the backbone by its names, and one line for each tensor that does not."""
     stem_name, stem = find_stem(backbone)
     own = backbone.state_dict()
-    placed, left_out = {}, []
+    placed, left_out = {}, [f"{stem_name}.weight: left random"] if stem_init == "random" else []
     for key, tensor in own.items():
-        value = given.pop(plain_name(key), None)
+        value = given.get(plain_name(key))
         if value is None:
             if not key.endswith("num_batches_tracked"):
                 left_out.append(f"{key} {tuple(tensor.shape)}: not among the pretrained weights")
             continue
         if key == f"{stem_name}.weight":
-            if stem_init == "random":
-                left_out.append(f"{key}: left random")
-                continue
-            if stem.in_channels == value.shape[1] and stem.in_channels != 3:
-                pass  # weights of an earlier run on the same bands
-            else:
-                value = adapt_stem(value, stem.in_channels, stem_init, rgb_bands)
+            value = _stem(value, stem, stem_init, rgb_bands)
         elif key.endswith("pos_embed") and value.shape != tensor.shape:
             value = _resize_positions(value, tensor)
         if value.shape != tensor.shape:
             left_out.append(f"{key}: {tuple(value.shape)} given, {tuple(tensor.shape)} needed")
             continue
         placed[key] = value
-    _check_fit(backbone.name, source, len(placed), len(own), list(donor))
-    backbone.load_state_dict(placed, strict=False)
-    return left_out
+    return placed, left_out
+
+
+def _stem(given: Tensor, stem: nn.Conv2d, how: StemInit, rgb_bands: Sequence[int]) -> Tensor:
+    """Return the weight of the first convolution."""
+    if how == "random":
+        return stem.weight.detach()
+    if given.shape[1] == stem.in_channels != RGB:
+        return given  # of an earlier run on these bands
+    return adapt_stem(given, stem.in_channels, how, rgb_bands)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -98,7 +116,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         UserError: no such file, not one of these, or more than tensors in it.
     """
     if not path.is_file():
-        raise UserError(f"--PRETRAIN_BACKBONE {path}: no such file; allowed: imagenet, none, a .pth or .safetensors file")
+        raise UserError(
+            f"--PRETRAIN_BACKBONE {path}: no such file; allowed: imagenet, none, a .pth or .safetensors file"
+        )
     try:
         if path.suffix == ".safetensors":
             content = safetensors.torch.load_file(path)
@@ -107,13 +127,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"--PRETRAIN_BACKBONE {path}: not a file of weights alone ({reason}); save the state_dict by torch.save"
+            f"--PRETRAIN_BACKBONE {path}: not a file of weights alone ({reason}); "
+            "save the state_dict by torch.save"
         ) from error
     while isinstance(content, dict) and any(isinstance(content.get(key), dict) for key in CONTAINERS):
         content = next(content[key] for key in CONTAINERS if isinstance(content.get(key), dict))
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
     if not tensors:
-        raise UserError(f"--PRETRAIN_BACKBONE {path}: there are no weights in it; save the state_dict by torch.save")
+        raise UserError(
+            f"--PRETRAIN_BACKBONE {path}: there are no weights in it; save the state_dict by torch.save"
+        )
     inside = {key: value for key, value in tensors.items() if "backbone." in key}
     return inside or tensors  # of a whole network only the backbone
 
@@ -129,8 +152,8 @@ def _imagenet(name: str) -> dict[str, Tensor]:
     network = (entry.pretrained_name or entry.network) if entry is not None else name
     if library is None or (library == "timm" and not timm.is_model_pretrained(network)):
         raise UserError(
-            f"neither timm nor torchvision has ImageNet weights of {name}; give a file by --PRETRAIN_BACKBONE PATH, or "
-            "train it from random weights"
+            f"neither timm nor torchvision has ImageNet weights of {name}; give a file by "
+            "--PRETRAIN_BACKBONE PATH, or train it from random weights"
         )
     if library == "timm":
         return _from_timm(network)
@@ -171,22 +194,23 @@ def _check_reach(network: str) -> None:
 def _no_internet(name: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()).strip("<>")
     return UserError(
-        f"the ImageNet weights of {name} cannot be fetched ({reason[:120]}); without internet give a file of its "
-        "weights by --PRETRAIN_BACKBONE PATH, or --PRETRAIN_BACKBONE none"
+        f"the ImageNet weights of {name} cannot be fetched ({reason[:120]}); without internet give a file of "
+        "its weights by --PRETRAIN_BACKBONE PATH, or --PRETRAIN_BACKBONE none"
     )
 
 
 def _rescaled(donor: nn.Module, std: Sequence[float]) -> dict[str, Tensor]:
     name, _ = find_stem(donor)
     state = donor.state_dict()
-    # In place of (x - m) / std the network will see (x - m) / deviation of the data; ImageNet's stands for it.
+    # In place of (x - m) / std the network will see (x - m) / deviation of the data; ImageNet's stands for
+    # it.
     ratio = torch.tensor(IMAGENET_STD) / torch.tensor(std)
     state[f"{name}.weight"] = state[f"{name}.weight"] * ratio[:, None, None]
     return state
 
 
 def plain_name(key: str) -> str:
-    """Return a tensor's name as the library's network, timm's feature networks and our wrappers agree on it."""
+    """Return a tensor's name as the library's networks and our wrappers agree on it."""
     key = PREFIXES.sub("", key)
     # torchvision's networks stand here in numbered parts, each module under its own name.
     key = re.sub(r"^parts\.\d+\.(?=[a-z])", "", key)
@@ -195,14 +219,19 @@ def plain_name(key: str) -> str:
 
 
 def _our_names(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a MiT or an MSCAN by our names; only OpenMMLab publishes any, by its own names."""
+    """Return the weights of a MiT or an MSCAN by our names; OpenMMLab publishes them by its own."""
     if name in MIT_SIZES and any(re.search(r"layers\.0\.0\.projection\.", key) for key in tensors):
         size = MIT_SIZES[name]
         section = {"type": "MixVisionTransformer", "embed_dims": size.widths[0], "num_layers": size.depths}
         section["num_heads"] = MIT_HEADS
     elif name in MSCAN_SIZES and any("patch_embed1.proj." in key for key in tensors):
         size = MSCAN_SIZES[name]
-        section = {"type": "MSCAN", "embed_dims": size.widths, "depths": size.depths, "mlp_ratios": MLP_RATIOS}
+        section = {
+            "type": "MSCAN",
+            "embed_dims": size.widths,
+            "depths": size.depths,
+            "mlp_ratios": MLP_RATIOS,
+        }
         section["norm_cfg"] = {"type": "BN"}
     else:
         return tensors
@@ -211,12 +240,14 @@ def _our_names(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     from nets.importers.transformer_backbones import TRANSFORMERS
 
     _, _, rules, convert = TRANSFORMERS[section["type"]](section)
-    theirs = {f"backbone.{PREFIXES.sub('', key)}": value for key, value in tensors.items() if "head." not in key}
+    theirs = {
+        f"backbone.{PREFIXES.sub('', key)}": value for key, value in tensors.items() if "head." not in key
+    }
     return rename(convert(theirs) if convert else theirs, rules)
 
 
 def _resize_positions(given: Tensor, own: Tensor) -> Tensor:
-    """Return a position embedding (1, N, D) for another grid of patches; both grids are square or it stays as it is."""
+    """Return a position embedding (1, N, D) for another square grid of patches."""
     old, new = math.isqrt(given.shape[1]), math.isqrt(own.shape[1])
     prefix = own.shape[1] - new**2
     if prefix > 1 or given.shape[-1] != own.shape[-1]:
@@ -224,11 +255,3 @@ def _resize_positions(given: Tensor, own: Tensor) -> Tensor:
     class_token, patches = given[:, : given.shape[1] - old**2], given[:, given.shape[1] - old**2 :]
     resized = resample_abs_pos_embed(patches, [new, new], [old, old], num_prefix_tokens=0)
     return torch.cat([class_token[:, :prefix], resized], dim=1) if prefix else resized
-
-
-def _check_fit(name: str, source: str | Path, placed: int, needed: int, names: list[str]) -> None:
-    if placed < needed / 2:
-        raise UserError(
-            f"--PRETRAIN_BACKBONE {source} holds weights of another network than {name}: {placed} of {needed} tensors "
-            f"fit; its tensors are named {', '.join(names[:3])}, ..."
-        )

@@ -1,7 +1,7 @@
 """ShuffleNet v1: grouped 1x1 convolutions, whose groups a shuffle of the channels lets speak to each other.
 
-Paper: Zhang et al., "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices", CVPR 2018,
-https://arxiv.org/abs/1707.01083: width 1x with 3 groups, figure 2 and table 1.
+Paper: Zhang et al., "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices",
+CVPR 2018, https://arxiv.org/abs/1707.01083: width 1x with 3 groups, figure 2 and table 1.
 
 Deviations: none; the classifier is left out.
 """
@@ -21,7 +21,7 @@ REPEATS = (4, 8, 4)
 
 
 class ShuffleUnit(nn.Module):
-    """Grouped 1x1 -> shuffle -> depthwise 3x3 -> grouped 1x1, added to the input or, at stride 2, beside it."""
+    """Grouped 1x1 -> shuffle -> depthwise 3x3 -> grouped 1x1, added to the input or put beside it."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, groups_first: int):
         super().__init__()
@@ -61,7 +61,9 @@ class ShuffleNetV1(StagedBackbone):
         for i, (width, repeats) in enumerate(zip(WIDTHS, REPEATS, strict=True)):
             # So few channels come from the stem that its first 1x1 convolution is not grouped (section 3.3).
             first = ShuffleUnit(before, width, 2, 1 if i == 0 else GROUPS)
-            parts.append(nn.Sequential(first, *(ShuffleUnit(width, width, 1, GROUPS) for _ in range(repeats - 1))))
+            parts.append(
+                nn.Sequential(first, *(ShuffleUnit(width, width, 1, GROUPS) for _ in range(repeats - 1)))
+            )
             before = width
         super().__init__(name, parts, channels=(STEM_WIDTH, STEM_WIDTH, *WIDTHS), stages=stages)
         init_weights(self)

@@ -29,9 +29,10 @@ def adapt_stem(
 ) -> Tensor:
     """Return the weight (D, bands, k, k) of a first convolution made of the one for RGB (D, 3, k, k).
 
-    "rgb_mean": W'_b = s W_c where band b is colour c, and s (W_r + W_g + W_b) / 3 elsewhere. "repeat": W'_b = s W_(b mod 3).
-    s = 3 / bands, so that the response to equal values in all bands stays what it was (for "repeat" when bands is a
-    multiple of 3). Images of one or two bands have no colours: every band has the mean under "rgb_mean".
+    "rgb_mean": W'_b = s W_c where band b is colour c, and s (W_r + W_g + W_b) / 3 elsewhere.
+    "repeat": W'_b = s W_(b mod 3).
+    s = 3 / bands, so that the response to equal values in all bands stays what it was (for "repeat" when bands
+    is a multiple of 3). Images of one or two bands have no colours: every band has the mean under "rgb_mean".
 
     Args:
         weight: of the convolution for red, green, blue.
@@ -55,7 +56,8 @@ def adapt_stem(
         colors = list(rgb_bands)
         if len(set(colors)) != RGB or len(colors) != RGB or not all(0 <= band < bands for band in colors):
             raise UserError(
-                f"red, green and blue are said to be bands {colors} (from 0) of {bands}; three different bands are needed"
+                f"red, green and blue are said to be bands {colors} (from 0) of {bands}; "
+                "three different bands are needed"
             )
         adapted[:, colors] = weight
     return scale * adapted

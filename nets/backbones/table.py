@@ -73,7 +73,9 @@ class Entry:
         return self.network if self.library == "timm" and not self.arguments else self.name
 
 
-def _timm(family: str, names: dict[str, str], *, unweighted: tuple[str, ...] = (), **common: object) -> list[Entry]:
+def _timm(
+    family: str, names: dict[str, str], *, unweighted: tuple[str, ...] = (), **common: object
+) -> list[Entry]:
     """Rows for networks of timm; `unweighted` are those that have no weights there."""
     return [
         Entry(name, family, "timm", network, weights=None if name in unweighted else "timm", **common)
@@ -238,7 +240,7 @@ SHORT_NAMES = {
 def describe_backbones() -> list[dict]:
     """Return what `Structure.py --LIST` prints of each backbone, in the order of the catalogue.
 
-    Keys: name, family, library, network, strides, output_strides (what may be asked for, besides the backbone's own),
+    Keys: name, family, library, network, strides, output_strides (what may be asked for besides its own),
     pretrained (library or None), short_names, paper.
     """
     return [

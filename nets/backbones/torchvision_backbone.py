@@ -1,10 +1,11 @@
 """GoogLeNet (Inception v1) and ShuffleNet v2, which timm has not, from torchvision (BSD-3-Clause).
 
-Papers: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, https://arxiv.org/abs/1409.4842; Ma et al.,
-"ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", ECCV 2018, https://arxiv.org/abs/1807.11164
+Papers: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, https://arxiv.org/abs/1409.4842; Ma et
+al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", ECCV 2018,
+https://arxiv.org/abs/1807.11164
 
-Deviations: torchvision's GoogLeNet has batch norm and 3x3 instead of 5x5 convolutions, which its weights need; the
-classifiers, and ShuffleNet's last 1x1 convolution that serves them, are left out.
+Deviations: torchvision's GoogLeNet has batch norm and 3x3 instead of 5x5 convolutions, which its weights
+need; the classifiers, and ShuffleNet's last 1x1 convolution that serves them, are left out.
 """
 
 from collections import OrderedDict

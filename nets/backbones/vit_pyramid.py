@@ -1,12 +1,13 @@
 """A plain Vision Transformer with a simple feature pyramid, so that every decoder works with it.
 
-Papers: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, https://arxiv.org/abs/2010.11929; Li et al.,
-"Exploring Plain Vision Transformer Backbones for Object Detection" (ViTDet), ECCV 2022,
+Papers: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, https://arxiv.org/abs/2010.11929; Li
+et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (ViTDet), ECCV 2022,
 https://arxiv.org/abs/2203.16527, section 3
 
-Deviations: level i starts from the end of quarter i of the blocks instead of from the last block, as BEiT and its followers do
-for segmentation; the deepest level keeps the patches' stride instead of halving it, because some decoders use that level alone.
-A network whose patch is no multiple of four gives its four maps as they are.
+Deviations: level i starts from the end of quarter i of the blocks instead of from the last block, as BEiT and
+its followers do for segmentation; the deepest level keeps the patches' stride instead of halving it, because
+some decoders use that level alone. A network whose patch is no multiple of four gives its four maps as they
+are.
 """
 
 import functools
@@ -92,5 +93,7 @@ def _depth(name: str) -> int:
     with torch.device("meta"):
         network = timm.create_model(name, pretrained=False, num_classes=0)
     if not hasattr(network, "blocks"):
-        raise UserError(f"backbone {name} is no plain transformer and gives no pyramid of maps; choose another")
+        raise UserError(
+            f"backbone {name} is no plain transformer and gives no pyramid of maps; choose another"
+        )
     return len(network.blocks)

@@ -1,10 +1,10 @@
-"""HRNet: the high resolution is kept through the whole network; the maps of all resolutions classify each pixel.
+"""HRNet: the high resolution is kept through the whole network; maps of all resolutions classify each pixel.
 
 Paper: Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", TPAMI 2020,
 https://arxiv.org/abs/1908.07919
 
-Versions (paper, section 3.4): "v2" joins the maps of all four resolutions, enlarged to the finest, by a 1x1 convolution;
-"v1" uses the finest alone.
+Versions (paper, section 3.4): "v2" joins the maps of all four resolutions, enlarged to the finest, by a 1x1
+convolution; "v1" uses the finest alone.
 
 Deviations: those of `nets/backbones/hrnet.py`.
 """
@@ -53,9 +53,7 @@ def hrnet(
         backbone_norm_eps: epsilon of the backbone's batch norms.
         aux_heads: arguments of auxiliary FCN heads.
     """
-    encoder = HRNet(
-        f"hrnet_{backbone}", bands=bands, highest=version == "v1", norm_eps=backbone_norm_eps
-    )
+    encoder = HRNet(f"hrnet_{backbone}", bands=bands, highest=version == "v1", norm_eps=backbone_norm_eps)
     decoder = FCNDecoder(
         encoder.channels,
         channels or sum(encoder.channels),

@@ -1,10 +1,11 @@
-"""OCRNet: each pixel looks at a description of every class, gathered from where a coarse prediction sees the class.
+"""OCRNet: each pixel looks at a description of every class, gathered where a coarse prediction sees it.
 
 Paper: Yuan, Chen, Wang, "Object-Contextual Representations for Semantic Segmentation", ECCV 2020,
 https://arxiv.org/abs/1909.11065
 
-Deviations: on a ResNet the coarse prediction has a 3x3 convolution of 512 channels before its classifier, as in the
-authors' code (the text has the classifier alone; MMSegmentation has 256 channels: `coarse_channels=256`).
+Deviations: on a ResNet the coarse prediction has a 3x3 convolution of 512 channels before its classifier, as
+in the authors' code (the text has the classifier alone; MMSegmentation has 256 channels:
+`coarse_channels=256`).
 """
 
 import torch
@@ -24,7 +25,7 @@ from nets.segmentation_model import SegmentationNetwork
 def gather_regions(pixels: Tensor, coarse: Tensor) -> Tensor:
     """Map pixels (B, D, h, w) and coarse logits (B, K, h, w) to one mean pixel per class (B, D, K, 1).
 
-    The weights of a class are its scores, normalised over the image (paper, section 3.2, object region representations).
+    The weights of a class are its scores, normalised over the image (paper, section 3.2).
     """
     weights = coarse.flatten(2).softmax(dim=2)  # (B, K, h w)
     return (weights @ pixels.flatten(2).transpose(1, 2)).transpose(1, 2).unsqueeze(-1)
@@ -97,15 +98,13 @@ class OCRNet(SegmentationNetwork):
         init_classifier(self.classifier)
 
     def forward(self, images: Tensor) -> dict[str, Tensor | list[Tensor]]:
-        """Map (B, C, H, W) in data units to {"logits": (B, K, H, W)}; training adds the coarse logits as "aux"."""
+        """Map (B, C, H, W) in data units to {"logits": (B, K, H, W)}; training adds coarse ones as "aux"."""
         size = images.shape[-2:]
         features = self.backbone(self.normalize(images))
         coarse = self.coarse_head(features)  # (B, K, h, w)
         pixels = self.describe(select_features(features, self.index, align_corners=self.align_corners))
         # Backbones without dilation have the coarse prediction at a finer stride than the pixels.
-        regions = gather_regions(
-            pixels, resize(coarse, pixels.shape[-2:], align_corners=self.align_corners)
-        )
+        regions = gather_regions(pixels, resize(coarse, pixels.shape[-2:], align_corners=self.align_corners))
         logits = self.classifier(self.dropout(self.context(pixels, regions)))
         outputs = {"logits": resize(logits, size, align_corners=self.align_corners)}
         if self.training:
@@ -140,7 +139,7 @@ def ocrnet(
         channels: width of a pixel's description.
         key_channels: width inside the attention.
         in_index: maps that describe the pixels; None is all of an HRNet, the deepest of others.
-        coarse_channels: width of the coarse head; None is the sum of the maps' widths on an HRNet, 512 on others.
+        coarse_channels: width of the coarse head; None is the sum of an HRNet's widths, 512 on others.
         coarse_head: further arguments of the coarse FCN head.
         dropout: rate of the channel dropout before both classifiers.
         align_corners: how maps and logits are resized.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nets.backbones.vit import VIT_SIZES, ViT
 from nets.errors import UserError
 from nets.layers.conv import ConvNormAct, set_norm_eps
-from nets.layers.init import init_weights
+from nets.layers.init import init_classifier, init_weights
 from nets.layers.norm import ChannelNorm
 from nets.layers.resize import resize
 from nets.registry import register_model
@@ -170,6 +170,8 @@ class SETR(SegmentationNetwork):
         for part in (aggregation, head, self.aux_heads):
             if part is not None:
                 init_weights(part)
+        for each in (head, *aux_heads):
+            init_classifier(getattr(each, "classifier", each))
 
     def forward(self, images: Tensor) -> dict[str, Tensor | list[Tensor]]:
         """Map (B, C, H, W) in data units to {"logits": (B, K, H, W)}; training may add the list "aux"."""
