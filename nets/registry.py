@@ -25,7 +25,7 @@ _BUILDERS: dict[str, Callable] = {}
 
 
 def register_model(builder: Callable) -> Callable:
-    """Register `builder` under its own name, which must be its file's name and whose arguments are keywords."""
+    """Register `builder` under its name, which must be its file's; its arguments must be keywords."""
     name = builder.__name__
     if builder.__module__.rsplit(".", 1)[-1] != name:
         raise TypeError(f"builder {name} must stand in nets/models/{name}.py")

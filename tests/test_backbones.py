@@ -13,6 +13,7 @@ from nets import create_model, list_models
 from nets.backbones.catalogue import can_dilate, create_backbone, describe_backbones, find_backbone
 from nets.backbones.stem import find_stem
 from nets.backbones.table import ENTRIES, PAPERS, SHORT_NAMES
+from nets.backbones.timm_backbone import TimmBackbone
 from nets.errors import UserError
 from nets.registry import get_builder
 from tests.helpers import ROOT
@@ -104,6 +105,9 @@ def test_dilation_is_measured_or_refused(family):
             assert [128 // each.shape[-1] for each in maps] == backbone.strides
             assert backbone.strides == [min(stride, output_stride) for stride in entry.strides]
         elif output_stride < entry.strides[-1]:
+            if entry.library == "timm":  # it is timm that cannot, not our table alone
+                with pytest.raises(UserError, match="cannot be dilated"), torch.device("meta"):
+                    TimmBackbone(entry.network, bands=4, output_stride=output_stride)
             with pytest.raises(
                 UserError, match=rf"{entry.name} .*cannot be dilated to output stride {output_stride}"
             ):

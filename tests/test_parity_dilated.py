@@ -5,7 +5,8 @@ import torch
 
 from nets.backbones.configured import create_configured_backbone
 from nets.errors import UserError
-from tests.helpers import shared_parity
+from tests.helpers import SHARED, shared_parity
+from tools.make_parity_report import main
 from tools.parity_runner import run
 
 # The others are in docs/parity.md; these are quick and cover every head and backbone.
@@ -62,3 +63,17 @@ def test_options_that_do_not_fit():
         create_configured_backbone("resnet18", bands=3, options={"strides": (2, 2, 2, 2)})
     with pytest.raises(UserError, match="3 numbers are needed"):
         create_configured_backbone("resnet50", bands=3, options={"multi_grid": (1, 2)})
+
+
+def test_report(tmp_path):
+    shared_parity("pspnet_r18")  # skips where the references are not here
+    table = tmp_path / "parity.md"
+    refs = str(SHARED / "parity" / "refs")
+    assert main(["--REFS", refs, "--ONLY", "^pspnet_r18$", "--OUTPUT", str(table)]) == 0
+    text = table.read_text()
+    assert "| pspnet_r18 | pspnet | backbone=resnet18, channels=128" in text
+    assert text.count("| same |") == 1
+    with pytest.raises(UserError, match="there is no such folder"):
+        main(["--REFS", str(tmp_path / "absent")])
+    with pytest.raises(UserError, match=r"no parity_weights\.py"):
+        main(["--REFS", str(tmp_path)])

@@ -1,7 +1,6 @@
 """Write the table of networks, made from the registry, into both READMEs.
 
-    python tools/readme_table.py           writes it
-    python tools/readme_table.py --CHECK   only says whether it is up to date (exit code 1 if not)
+`python tools/readme_table.py` writes it; with `--CHECK` it only says by its exit code whether it is up to date.
 """
 
 import inspect
@@ -20,7 +19,7 @@ HEADS = {
     "README.md": "| `--MODEL_TYPE` | idea | `--BACKBONE_TYPE` | `--MODEL_OPTIONS` | paper |",
     "README.zh-CN.md": "| `--MODEL_TYPE` | 思路 | `--BACKBONE_TYPE` | `--MODEL_OPTIONS` | 论文 |",
 }
-ANY = {"README.md": "any backbone, default", "README.zh-CN.md": "任意骨干网络，默认"}
+ANY = {"README.md": "any backbone, default", "README.zh-CN.md": "任意骨干网络 / 默认"}
 
 
 def rows(readme: str) -> list[str]:

@@ -113,8 +113,8 @@ def create_backbone(
         name: catalogue name, short name, or any timm network.
         bands: bands of an image.
         stages: number of feature maps, counted from the deepest; None is all the backbone has.
-        output_stride: stride of the deepest map in pixels, by dilation; None, or more than the backbone's own,
-            is its own.
+        output_stride: stride of the deepest map in pixels, by dilation; None, or more than its own, is its
+            own.
         drop_path: rate of stochastic depth.
         pyramid: plain transformers, whose maps all have one stride, get a simple feature pyramid.
 

@@ -42,8 +42,8 @@ def load_pretrained(
     """Load weights into a backbone; whatever does not fit keeps its start.
 
     The first convolution is made for the backbone's bands (see `adapt_stem`). ImageNet's weights expect bands
-    divided by the deviations that the library states; here images are divided by their own deviation, so those
-    of another convention than ImageNet's are rescaled.
+    divided by the deviations that the library states; here images are divided by their own deviation, so
+    those of another convention than ImageNet's are rescaled.
 
     Args:
         backbone: as `create_backbone` builds it.
@@ -70,7 +70,7 @@ def load_pretrained(
     if len(placed) < len(own) / 2:
         raise UserError(
             f"--PRETRAIN_BACKBONE {source} holds weights of another network than {backbone.name}: "
-            f"{len(placed)} of {len(own)} tensors fit; its tensors are named {', '.join(list(donor)[:3])}, ..."
+            f"{len(placed)} of {len(own)} tensors fit; its tensors are {', '.join(list(donor)[:3])}, ..."
         )
     backbone.load_state_dict(placed, strict=False)
     return left_out

@@ -31,8 +31,8 @@ def adapt_stem(
 
     "rgb_mean": W'_b = s W_c where band b is colour c, and s (W_r + W_g + W_b) / 3 elsewhere.
     "repeat": W'_b = s W_(b mod 3).
-    s = 3 / bands, so that the response to equal values in all bands stays what it was (for "repeat" when bands
-    is a multiple of 3). Images of one or two bands have no colours: every band has the mean under "rgb_mean".
+    s = 3 / bands, so that the response to equal values in all bands stays what it was (for "repeat" when
+    bands is a multiple of 3). One or two bands have no colours: "rgb_mean" is the mean in each.
 
     Args:
         weight: of the convolution for red, green, blue.

@@ -85,6 +85,7 @@ class UNetBackbone(nn.Module):
         norm_eps: float = 1e-5,
     ):
         super().__init__()
+        self.name = "unet"
         widths = [base_channels * 2**i for i in range(len(encoder_convs))]
         self.pooled = [False] + [
             bool(down) and stride == 1 for down, stride in zip(downsamples, strides[1:], strict=True)

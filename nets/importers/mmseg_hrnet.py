@@ -68,7 +68,6 @@ def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
         "backbone": width,
         "version": "v1" if index == (0,) else "v2",
         **head,
-        "dropout": max(head["dropout"], 0.0),
         "backbone_norm_eps": norm_eps(backbone),
         "aux_heads": aux_options(model),
     }

@@ -49,10 +49,9 @@ def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
         )
     index = o["in_index"]
     options = shared_options(second, o) | {
-        "dropout": max(float(o["dropout_ratio"]), 0.0),
         "key_channels": o["ocr_channels"],
         "in_index": (index,) if isinstance(index, int) else tuple(index),
-        "coarse_head": coarse | {"dropout": max(coarse["dropout"], 0.0)},
+        "coarse_head": coarse,
     }
     if type_of(model["backbone"]) == "HRNet":
         options["backbone"] = hrnet_width(model["backbone"])
