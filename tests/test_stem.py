@@ -8,6 +8,7 @@ import timm
 import torch
 import torchvision
 
+from nets import create_model
 from nets.backbones import pretrained
 from nets.backbones.catalogue import create_backbone
 from nets.backbones.pretrained import load_pretrained
@@ -167,6 +168,13 @@ def test_nobody_offers_weights(name):
         UserError, match=f"neither timm nor torchvision has ImageNet weights of {name}; give a file"
     ):
         load_pretrained(backbone, "ImageNet")
+
+
+def test_nobody_offers_weights_of_the_original_unet():
+    with torch.device("meta"):
+        backbone = create_model("unet", bands=3, num_classes=2, backbone="none").backbone
+    with pytest.raises(UserError, match="neither timm nor torchvision has ImageNet weights of unet"):
+        load_pretrained(backbone, "imagenet")
 
 
 def test_other_normalisations_are_rescaled(monkeypatch):

@@ -1,6 +1,6 @@
 """Write the table of networks, made from the registry, into both READMEs.
 
-`python tools/readme_table.py` writes it; with `--CHECK` it only says by its exit code whether it is up to date.
+`python tools/readme_table.py` writes it; with `--CHECK` its exit code says whether it is up to date.
 """
 
 import inspect

@@ -20,7 +20,14 @@ from nets.backbones.vit_pyramid import LEVELS, ViTPyramid
 from nets.errors import UserError
 from nets.registry import nearest, plain
 
-__all__ = ["can_dilate", "create_backbone", "describe_backbones", "find_backbone", "find_entry"]
+__all__ = [
+    "can_dilate",
+    "create_backbone",
+    "describe_backbones",
+    "find_backbone",
+    "find_entry",
+    "is_backbone",
+]
 
 # Classes of the families that timm alone does not give; all take name, bands and stages.
 CLASSES: dict[str, type[nn.Module]] = {
@@ -61,6 +68,11 @@ def find_backbone(name: str) -> str:
     if plain(name) not in known:
         raise UserError(f"no backbone is named {name!r}{nearest(name, [*ENTRIES, *known.values()])}")
     return known[plain(name)]
+
+
+def is_backbone(name: str) -> bool:
+    """Return whether `find_backbone` knows a name."""
+    return plain(name) in _known_names()
 
 
 @functools.cache

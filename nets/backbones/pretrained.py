@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from nets.backbones.catalogue import find_entry
+from nets.backbones.catalogue import find_entry, is_backbone
 from nets.backbones.mit import HEADS as MIT_HEADS
 from nets.backbones.mit import MIT_SIZES
 from nets.backbones.mscan import MLP_RATIOS, MSCAN_SIZES
@@ -147,7 +147,8 @@ def _imagenet(name: str) -> dict[str, Tensor]:
     Raises:
         UserError: nobody offers them, or they cannot be fetched.
     """
-    entry = find_entry(name)
+    # The original U-Net's encoder stands in no catalogue.
+    entry = find_entry(name) if is_backbone(name) else None
     library = entry.weights if entry is not None else "timm"
     network = (entry.pretrained_name or entry.network) if entry is not None else name
     if library is None or (library == "timm" and not timm.is_model_pretrained(network)):

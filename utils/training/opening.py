@@ -90,6 +90,7 @@ def open_session(
         ("device", describe(devices), ""),
         ("network", f"{family}, {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters", ""),
         ("options", _in_words(network.blueprint["options"]), ""),
+        ("length", _length(options, total, sampler.batches_per_epoch), ""),
         ("normalisation", bands["scaling"], "--NORMALIZATION" if options.NORMALIZATION else ""),
         ("crop", f"{crop[0]} x {crop[1]} pixels", "--CROP_SIZE" if options.CROP_SIZE else "from the tiles"),
         ("flip", flip, "--FLIP" if options.FLIP else "images carry a CRS" if data.has_crs else "no CRS"),
@@ -132,6 +133,13 @@ def _listed(left_out: tuple[str, ...], most: int = 20) -> list[str]:
     if len(left_out) > most:
         lines.append(f"  ... and {len(left_out) - most} more")
     return lines
+
+
+def _length(options: argparse.Namespace, total: int, per_epoch: int) -> str:
+    if options.MAX_ITERS:
+        return f"{total} iterations of {options.BATCH_SIZE} crops ({total / per_epoch:.1f} epochs)"
+    hint = "; real runs take 100 or more" if options.EPOCHS < 20 else ""
+    return f"{options.EPOCHS} epoch(s) of {per_epoch} iterations of {options.BATCH_SIZE} crops{hint}"
 
 
 def _in_words(options: dict) -> str:
