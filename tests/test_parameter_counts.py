@@ -1,9 +1,9 @@
 """Parameter counts of all variants: a stage that goes missing, or a width that changes, shows here.
 
-Three bands and 150 classes. Sources: "published" is the paper's or the authors' figure in millions; "mmseg" is
-counted from MMSegmentation 1.2.2's own module, without auxiliary heads unless the variant has them; "smp" from
-segmentation_models.pytorch's own module; None where nobody states one: then the number follows from parts that
-are held against a reference elsewhere.
+Three bands and 150 classes. Sources: "published" is the paper's or the authors' figure in millions; "mmseg"
+is counted from MMSegmentation 1.2.2's own module, without auxiliary heads unless the variant has them; "smp"
+from segmentation_models.pytorch's own module; None where nobody states one: then the number follows from
+parts that are held against a reference elsewhere.
 """
 
 import pytest
