@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from utils.data.bands import rgb_bands
 from utils.data.labels import Classes
 from utils.evaluation import overlays
-from utils.evaluation.overlays import colorize, mark_errors, overlay, preview, rgb_bands, side_by_side
+from utils.evaluation.overlays import colorize, mark_errors, overlay, preview, side_by_side
 
 COLORS = ((255, 0, 0), (0, 0, 255))
 CLASSES = Classes(("ice", "水体"), COLORS, {0: 0, 1: 1}, (255,))

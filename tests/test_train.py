@@ -232,3 +232,19 @@ def test_a_bad_label_is_named_before_anything_is_written(data, tmp_path, capsys)
     error = capsys.readouterr().err
     assert "v1.png" in error and "77" in error and "10" in error
     assert not (tmp_path / "pth_files").exists()
+
+
+def test_a_pretrained_backbone_keeps_its_colours_on_the_named_bands(data, tmp_path, capsys):
+    import timm
+
+    names = ["b1", "blue", "green", "red", *(f"b{i}" for i in range(5, 11))]
+    (data / "classes.json").write_text(json.dumps({"names": ["a", "b", "c"], "bands": names}))
+    donor = timm.create_model("test_resnet").state_dict()
+    torch.save(donor, tmp_path / "donor.pth")
+    assert run(data, "--PRETRAIN_BACKBONE", str(tmp_path / "donor.pth"), "--INIT_LR", "1e-12") == 0
+    assert "red, green, blue are red, green, blue" in capsys.readouterr().out
+    state = read_checkpoint(tmp_path / "pth_files" / "unet_test_resnet" / "best.pth")["state_dict"]
+    stem = next(v for k, v in state.items() if k.startswith("backbone") and v.ndim == 4)
+    original = next(v for v in donor.values() if v.ndim == 4)
+    torch.testing.assert_close(stem[:, [3, 2, 1]], original * 0.3)
+    torch.testing.assert_close(stem[:, 0], original.mean(1) * 0.3)

@@ -1,7 +1,6 @@
 """Pictures of maps: any bands as RGB, class ids in colour, and truth, prediction and errors side by side."""
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from utils.data.bands import rgb_bands
 from utils.data.labels import IGNORE, Classes
 from utils.evaluation.plots import INK, MUTED, fonts, legible, save
 
@@ -17,34 +17,7 @@ INVALID = (128, 128, 128)
 IGNORED = (225, 225, 225)
 ERROR = (214, 39, 40)
 
-# the second form is Sentinel-2's and Landsat 8's number of the band
-_BAND_WORDS = (("red", "b04", "b4"), ("green", "b03", "b3"), ("blue", "b02", "b2"))
-_OTHER_REDS = ("edge", "infra", "infrared", "rededge")
 _SAMPLE = 1_000_000  # pixels that are enough for percentiles
-
-
-def rgb_bands(bands: int, band_names: Sequence[str | None] = ()) -> tuple[int, ...]:
-    """Return which bands make the picture: three indices (red, green, blue), or one for grey.
-
-    Three bands are red, green, blue. Of more bands, those whose names say so are taken ("red", "B04 - red"),
-    else the first three. One or two bands give the first one as grey.
-    """
-    if bands < 3:
-        return (0,)
-    if bands > 3:
-        found = [_find_band(words, band_names) for words in _BAND_WORDS]
-        if None not in found:
-            return tuple(found)
-    return (0, 1, 2)
-
-
-def _find_band(words: tuple[str, ...], band_names: Sequence[str | None]) -> int | None:
-    for word in words:
-        for index, name in enumerate(band_names):
-            parts = re.findall(r"[a-z]+\d*|\d+", (name or "").lower())
-            if word in parts and not any(other in parts for other in _OTHER_REDS):
-                return index
-    return None
 
 
 def preview(image: np.ndarray, valid: np.ndarray, rgb: Sequence[int] | None = None) -> np.ndarray:

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from nets.errors import UserError
+from utils.data.bands import rgb_bands
 from utils.data.dataset import SegmentationDataset
 from utils.data.labels import Classes, read_classes_json
 from utils.data.layout import DatasetInfo, scan_dataset
 from utils.evaluation.metrics import ConfusionMatrix, Metrics
-from utils.evaluation.overlays import preview, rgb_bands, side_by_side
+from utils.evaluation.overlays import preview, side_by_side
 from utils.evaluation.plots import draw_confusion
 from utils.evaluation.report import write_confusion, write_images, write_metrics
 from utils.inference.whole import predictor

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 
+from utils.data.bands import rgb_bands
 from utils.data.labels import Classes
 from utils.data.raster import RasterInfo, Window
-from utils.evaluation.overlays import overlay, preview, rgb_bands
+from utils.evaluation.overlays import overlay, preview
 from utils.inference.class_map import class_dtype, no_data_value
 
 LONGEST_SIDE = 2048

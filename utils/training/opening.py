@@ -109,7 +109,7 @@ def open_session(
 
 def start_weights(options: argparse.Namespace, network: nn.Module, data: DatasetInfo, folder: Path) -> dict:
     """Load the start of a new run, set its normalisation and return what checkpoints say of the bands."""
-    start = load_start(options, network)
+    start = load_start(options, network, data.band_names)
     train = data.splits["train"]
     statistics = cached_statistics(folder / "statistics.json", train, lambda: measure_bands(train))
     scaling = choose_normalization(options, network, statistics, start)

@@ -5,6 +5,7 @@ import copy
 import math
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from nets.importers.openmmlab import is_openmmlab, load_openmmlab
 from nets.layers.init import reinitialize
 from nets.registry import find_model, get_recipe, parse_model_options
 from utils.checkpoint import load_matching, read_file
+from utils.data.bands import rgb_bands
 from utils.data.layout import DatasetInfo, scan_dataset
 from utils.data.statistics import BandStatistics
 
@@ -95,13 +97,13 @@ class Start:
     has_normalization: bool = False
 
 
-def load_start(options: argparse.Namespace, network: nn.Module) -> Start:
+def load_start(options: argparse.Namespace, network: nn.Module, band_names: Sequence[str]) -> Start:
     """Load PRETRAIN_MODEL and PRETRAIN_BACKBONE into the network and say what was loaded.
 
     Raises:
         UserError: a file that does not fit, or its band statistics were asked for and there are none.
     """
-    start = _load_start(options, network)
+    start = _load_start(options, network, band_names)
     if options.NORMALIZATION == "checkpoint" and not start.has_normalization:
         raise UserError(
             "--NORMALIZATION checkpoint needs --PRETRAIN_MODEL with band statistics for these bands; use data"
@@ -109,14 +111,17 @@ def load_start(options: argparse.Namespace, network: nn.Module) -> Start:
     return start
 
 
-def _load_start(options: argparse.Namespace, network: nn.Module) -> Start:
+def _load_start(options: argparse.Namespace, network: nn.Module, band_names: Sequence[str]) -> Start:
     text = f"random weights ({options.INIT_TYPE})"
     source = options.PRETRAIN_BACKBONE
     if source.lower() != "none":
         from nets.backbones.pretrained import load_pretrained
 
-        left_out = load_pretrained(network.backbone, source, stem_init=options.STEM_INIT)
+        rgb = rgb_bands(network.bands, band_names) if network.bands >= 3 else (0, 1, 2)
+        left_out = load_pretrained(network.backbone, source, stem_init=options.STEM_INIT, rgb_bands=rgb)
         text = f"backbone from {source}, the rest {text}"
+        if network.bands > 3 and options.STEM_INIT == "rgb_mean":
+            text += f"; red, green, blue are {', '.join(band_names[band] for band in rgb)}"
         if options.PRETRAIN_MODEL is None:
             return Start(text, tuple(left_out))
     if options.PRETRAIN_MODEL is None:
