@@ -9,6 +9,7 @@ import torch
 
 import Structure
 import train
+from nets.errors import UserError
 from tests.tiny_dataset import write_dataset, write_list
 from utils.checkpoint import read_checkpoint
 from utils.program import run_program
@@ -148,9 +149,10 @@ def test_iterations(data, tmp_path):
     assert len(list(folder.glob("unet-iter5-loss*.pth"))) == 1
 
 
-def test_a_set_smaller_than_the_batch_still_trains(data, tmp_path):
+def test_a_set_smaller_than_the_batch_still_trains(data, tmp_path, capsys):
     write_list(data, "train", ["t0"])
     assert run(data, "--BATCH_SIZE", "4") == 0
+    assert "1 training tiles are fewer than --BATCH_SIZE 4" in capsys.readouterr().out
     assert float(rows(tmp_path / "pth_files" / "unet_test_resnet")[0]["train_loss"]) > 0
 
 
@@ -248,3 +250,15 @@ def test_a_pretrained_backbone_keeps_its_colours_on_the_named_bands(data, tmp_pa
     original = next(v for v in donor.values() if v.ndim == 4)
     torch.testing.assert_close(stem[:, [3, 2, 1]], original * 0.3)
     torch.testing.assert_close(stem[:, 0], original.mean(1) * 0.3)
+
+
+def test_an_image_that_breaks_in_a_worker_is_still_one_line(data, capsys, monkeypatch):
+    from utils.data.dataset import SegmentationDataset
+
+    def broken(self, sample, window):
+        raise UserError(f"{sample.image} is damaged")
+
+    monkeypatch.setattr(SegmentationDataset, "_read", broken)
+    assert run(data, "--NUM_WORKERS", "1") == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "is damaged" in line]
+    assert len(lines) == 1 and lines[0].endswith(".tif is damaged") and "Traceback" not in lines[0]

@@ -20,8 +20,14 @@ def run_program(main: Callable[[list[str] | None], int | None], argv: list[str] 
     try:
         return main(argv) or 0
     except UserError as mistake:
-        print(f"{program}: {mistake}", file=sys.stderr)
+        print(f"{program}: {_message(mistake)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: stopped by Ctrl-C", file=sys.stderr)
         return 130
+
+
+def _message(mistake: UserError) -> str:
+    """Return the message alone: torch wraps what a worker process raises into that process's traceback."""
+    text = str(mistake)
+    return text.rsplit("UserError: ", 1)[-1].strip() if "Original Traceback" in text else text

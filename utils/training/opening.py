@@ -72,6 +72,11 @@ def open_session(
     check_training_step(network, options.BATCH_SIZE // len(devices), crop)
     backbone = network.blueprint["options"].get("backbone")
     folder = folder or new_run(options.RUN_NAME, f"{family}_{backbone}" if backbone else family)
+    tiles = len(data.splits["train"])
+    if tiles < options.BATCH_SIZE:
+        say(
+            f"{tiles} training tiles are fewer than --BATCH_SIZE {options.BATCH_SIZE}: they fill it repeatedly"
+        )
     say(*data.notices, "")
     if checkpoint is None:
         weights = class_weights(data.label_counts["train"], options.CLASS_WEIGHTS)
@@ -81,7 +86,7 @@ def open_session(
         network.load_state_dict(checkpoint["state_dict"])
         bands, weights = checkpoint["bands"], checkpoint["training"]["class_weights"]
 
-    sampler = TrainingSampler(len(data.splits["train"]), options.BATCH_SIZE, options.SEED)
+    sampler = TrainingSampler(tiles, options.BATCH_SIZE, options.SEED)
     total = options.MAX_ITERS or options.EPOCHS * sampler.batches_per_epoch
     settings, decisions = resolve(options, get_recipe(family), total)
     flip = options.FLIP or ("d4" if data.has_crs else "h")
