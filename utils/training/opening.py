@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -47,11 +48,46 @@ from utils.training.setup import (
 # With MAX_ITERS, validation takes place after whole epochs, but not more often than this in a run.
 MOST_ROUNDS = 50
 
+Build = Callable[[argparse.Namespace, int, int], nn.Module]
 
-def open_session(
-    options: argparse.Namespace,
-    build: Callable[[argparse.Namespace, int, int], nn.Module] = build_network,
-) -> Session:
+
+@dataclass
+class Plan:
+    """What a run is going to be, decided and checked; nothing of it is written yet.
+
+    Attributes:
+        options: flags of the run.
+        family: name of the network family.
+        folder: where everything of the run will stand.
+        devices: the leading one first.
+        data: the checked data set.
+        crop: training crop (height, width) in pixels.
+        flip: random flips.
+        network: with its start loaded and its normalisation set.
+        bands: what checkpoints say of the bands.
+        weights: loss weight per class, or None.
+        sampler: order of the training tiles.
+        settings, decisions: of the optimisation, and each decision with its reason.
+        total: iterations of the run.
+    """
+
+    options: argparse.Namespace
+    family: str
+    folder: Path
+    devices: list[torch.device]
+    data: DatasetInfo
+    crop: tuple[int, int]
+    flip: str
+    network: nn.Module
+    bands: dict
+    weights: list[float] | None
+    sampler: TrainingSampler
+    settings: Settings
+    decisions: list[tuple[str, object, str]]
+    total: int
+
+
+def open_session(options: argparse.Namespace, build: Build = build_network) -> Session:
     """Build a run from its flags, or from the checkpoint that it goes on from.
 
     Args:
@@ -62,21 +98,33 @@ def open_session(
         UserError: whatever is wrong with flags, data or files.
     """
     options, checkpoint, folder = resume(options)
+    plan = make_plan(options, checkpoint, folder, build)
+    about = [*_about(plan, resumed=checkpoint is not None), *plan.decisions]
+    say(*classes_table(plan.data, plan.weights), "", *decisions_table(about), "")
+    session = assemble(plan)
+    if checkpoint is not None:
+        restore(session, checkpoint["training"])
+    write_options(plan.folder, options, about)
+    return session
+
+
+def make_plan(
+    options: argparse.Namespace, checkpoint: dict | None, folder: Path | None, build: Build
+) -> Plan:
+    """Read and check everything that a run needs, the cheap things first."""
     devices = choose_devices(options)
     check_batch(options.BATCH_SIZE, devices)
     family = check_names(options)
     data = read_dataset(options)
-    crop = crop_size(options, data)
+    tiles, crop = len(data.splits["train"]), crop_size(options, data)
     seed_everything(options.SEED, options.DETERMINISTIC)
     network = build(options, data.bands, data.classes.num_classes)
     check_training_step(network, options.BATCH_SIZE // len(devices), crop)
     backbone = network.blueprint["options"].get("backbone")
     folder = folder or new_run(options.RUN_NAME, f"{family}_{backbone}" if backbone else family)
-    tiles = len(data.splits["train"])
     if tiles < options.BATCH_SIZE:
-        say(
-            f"{tiles} training tiles are fewer than --BATCH_SIZE {options.BATCH_SIZE}: they fill it repeatedly"
-        )
+        size = options.BATCH_SIZE
+        say(f"{tiles} training tiles are fewer than --BATCH_SIZE {size}: they fill it repeatedly")
     say(*data.notices, "")
     if checkpoint is None:
         weights = class_weights(data.label_counts["train"], options.CLASS_WEIGHTS)
@@ -85,31 +133,44 @@ def open_session(
         check_same_data(checkpoint, data)
         network.load_state_dict(checkpoint["state_dict"])
         bands, weights = checkpoint["bands"], checkpoint["training"]["class_weights"]
-
     sampler = TrainingSampler(tiles, options.BATCH_SIZE, options.SEED)
     total = options.MAX_ITERS or options.EPOCHS * sampler.batches_per_epoch
     settings, decisions = resolve(options, get_recipe(family), total)
     flip = options.FLIP or ("d4" if data.has_crs else "h")
-    about = [
-        ("run", folder, "resumed" if checkpoint else ""),
-        ("device", describe(devices), ""),
-        ("network", f"{family}, {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters", ""),
-        ("options", _in_words(network.blueprint["options"]), ""),
-        ("length", _length(options, total, sampler.batches_per_epoch), ""),
-        ("normalisation", bands["scaling"], "--NORMALIZATION" if options.NORMALIZATION else ""),
-        ("crop", f"{crop[0]} x {crop[1]} pixels", "--CROP_SIZE" if options.CROP_SIZE else "from the tiles"),
-        ("flip", flip, "--FLIP" if options.FLIP else "images carry a CRS" if data.has_crs else "no CRS"),
-        ("class_weights", options.CLASS_WEIGHTS, "--CLASS_WEIGHTS"),
-        *decisions,
-    ]
-    say(*classes_table(data, weights), "", *decisions_table(about), "")
-    session = _assemble(
-        options, family, folder, data, crop, bands, devices, network, settings, weights, sampler, flip, total
+    return Plan(
+        options,
+        family,
+        folder,
+        devices,
+        data,
+        crop,
+        flip,
+        network,
+        bands,
+        weights,
+        sampler,
+        settings,
+        decisions,
+        total,
     )
-    if checkpoint is not None:
-        restore(session, checkpoint["training"])
-    write_options(folder, options, about)
-    return session
+
+
+def _about(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
+    """Return the decisions beside those of the recipe."""
+    options, crop, blueprint = plan.options, plan.crop, plan.network.blueprint
+    millions = sum(p.numel() for p in plan.network.parameters()) / 1e6
+    why_flip = "--FLIP" if options.FLIP else "images carry a CRS" if plan.data.has_crs else "no CRS"
+    return [
+        ("run", plan.folder, "resumed" if resumed else ""),
+        ("device", describe(plan.devices), ""),
+        ("network", f"{plan.family}, {millions:.2f} M parameters", ""),
+        ("options", ", ".join(f"{k}={v}" for k, v in blueprint["options"].items()), ""),
+        ("length", _length(options, plan.total, plan.sampler.batches_per_epoch), ""),
+        ("normalisation", plan.bands["scaling"], "--NORMALIZATION" if options.NORMALIZATION else ""),
+        ("crop", f"{crop[0]} x {crop[1]} pixels", "--CROP_SIZE" if options.CROP_SIZE else "from the tiles"),
+        ("flip", plan.flip, why_flip),
+        ("class_weights", options.CLASS_WEIGHTS, "--CLASS_WEIGHTS"),
+    ]
 
 
 def start_weights(options: argparse.Namespace, network: nn.Module, data: DatasetInfo, folder: Path) -> dict:
@@ -147,60 +208,42 @@ def _length(options: argparse.Namespace, total: int, per_epoch: int) -> str:
     return f"{options.EPOCHS} epoch(s) of {per_epoch} iterations of {options.BATCH_SIZE} crops{hint}"
 
 
-def _in_words(options: dict) -> str:
-    return ", ".join(f"{k}={v}" for k, v in options.items() if k not in ("bands", "num_classes"))
-
-
-def _assemble(
-    options: argparse.Namespace,
-    family: str,
-    folder: Path,
-    data: DatasetInfo,
-    crop: tuple[int, int],
-    bands: dict,
-    devices: list[torch.device],
-    network: nn.Module,
-    settings: Settings,
-    weights: list[float] | None,
-    sampler: TrainingSampler,
-    flip: str,
-    total: int,
-) -> Session:
-    device = devices[0]
+def assemble(plan: Plan) -> Session:
+    """Put the network on its devices and build loaders, loss and optimiser around it."""
+    options, device, data = plan.options, plan.devices[0], plan.data
+    on_gpu = device.type == "cuda"
     workers = default_workers(device.type) if options.NUM_WORKERS is None else options.NUM_WORKERS
-    augmentation = Augmentation(crop_size=crop, flip=flip, band_std=tuple(network.std.tolist()))
+    deviations = tuple(plan.network.std.tolist())
+    augmentation = Augmentation(crop_size=plan.crop, flip=plan.flip, band_std=deviations)
     train = SegmentationDataset(data.splits["train"], data.classes, augmentation, options.SEED)
     val = SegmentationDataset(data.splits["val"], data.classes)
-    per_epoch = sampler.batches_per_epoch
-    per_round = (
-        max(1, math.ceil(total / MOST_ROUNDS / per_epoch)) * per_epoch if options.MAX_ITERS else per_epoch
-    )
+    per_epoch = plan.sampler.batches_per_epoch
+    epochs_per_round = math.ceil(plan.total / MOST_ROUNDS / per_epoch) if options.MAX_ITERS else 1
     # LR_STEP counts what the run counts; the schedulers count iterations.
     unit = 1 if options.MAX_ITERS else per_epoch
-    step = options.LR_STEP * unit if options.LR_STEP else max(1, math.ceil(total / 3))
-    model = place(network, devices)
-    optimizer = build_optimizer(network, settings)
-    if device.type == "cuda":
+    step = options.LR_STEP * unit if options.LR_STEP else math.ceil(plan.total / 3)
+    model = place(plan.network, plan.devices)
+    optimizer = build_optimizer(plan.network, plan.settings)
+    if on_gpu:
         torch.cuda.empty_cache()
-    pin = device.type == "cuda"
     return Session(
         options=options,
-        family=family,
-        folder=folder,
+        family=plan.family,
+        folder=plan.folder,
         data=data,
-        crop=crop,
-        bands=bands,
+        crop=plan.crop,
+        bands=plan.bands,
         device=device,
         model=model,
-        criterion=Criterion(settings.loss, weights, settings.aux_weight).to(device),
+        criterion=Criterion(plan.settings.loss, plan.weights, plan.settings.aux_weight).to(device),
         optimizer=optimizer,
-        scheduler=build_scheduler(optimizer, settings, total, step),
-        sampler=sampler,
-        train_loader=training_loader(train, sampler, workers, pin_memory=pin),
-        val_loader=evaluation_loader(val, options.BATCH_SIZE, workers, pin_memory=pin),
-        log=TrainingLog(folder, family),
-        total=total,
-        per_round=per_round,
+        scheduler=build_scheduler(optimizer, plan.settings, plan.total, step),
+        sampler=plan.sampler,
+        train_loader=training_loader(train, plan.sampler, workers, pin_memory=on_gpu),
+        val_loader=evaluation_loader(val, options.BATCH_SIZE, workers, pin_memory=on_gpu),
+        log=TrainingLog(plan.folder, plan.family),
+        total=plan.total,
+        per_round=epochs_per_round * per_epoch,
     )
 
 
