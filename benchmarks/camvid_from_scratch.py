@@ -180,12 +180,12 @@ def main() -> None:
     dataset = options.DATASET_PATH.resolve()
     for seed in map(int, options.SEEDS.split(",")):
         for name in options.NETWORKS.split(","):
-            rows = read_results()
-            if any(row["network"] == name and int(row["seed"]) == seed for row in rows):
+            if any(row["network"] == name and int(row["seed"]) == seed for row in read_results()):
                 continue
             with tempfile.TemporaryDirectory() as scratch:
                 os.chdir(scratch)
-                rows.append(train_and_test(name, dataset, seed, options.NUM_WORKERS))
+                row = train_and_test(name, dataset, seed, options.NUM_WORKERS)
+            rows = [*read_results(), row]  # read again: another process may have added to them
             with RESULTS.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, fieldnames=list(rows[-1]))
                 writer.writeheader()
