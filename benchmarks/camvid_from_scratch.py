@@ -186,6 +186,7 @@ def main() -> None:
                 os.chdir(scratch)
                 row = train_and_test(name, dataset, seed, options.NUM_WORKERS)
             rows = [*read_results(), row]  # read again: another process may have added to them
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
             with RESULTS.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, fieldnames=list(rows[-1]))
                 writer.writeheader()

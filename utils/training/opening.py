@@ -169,7 +169,7 @@ def _about(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
         ("normalisation", plan.bands["scaling"], "--NORMALIZATION" if options.NORMALIZATION else ""),
         ("crop", f"{crop[0]} x {crop[1]} pixels", "--CROP_SIZE" if options.CROP_SIZE else "from the tiles"),
         ("flip", plan.flip, why_flip),
-        ("class_weights", options.CLASS_WEIGHTS, "--CLASS_WEIGHTS"),
+        ("class_weights", options.CLASS_WEIGHTS, "default" if options.CLASS_WEIGHTS == "none" else "flag"),
     ]
 
 
