@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from nets.errors import UserError
 
@@ -103,7 +104,7 @@ def create_model(name: str, *, bands: int, num_classes: int, **options: object):
             )
     unknown = [option for option in options if option not in signature.parameters]
     if unknown:
-        own = [each for each in signature.parameters if each not in ("bands", "num_classes", "backbone")]
+        own = list(list_options(builder))
         raise UserError(
             f"{family} has no option {unknown[0]!r}{nearest(unknown[0], own)}; "
             f"it has: {', '.join(own) or 'none'}"
@@ -117,6 +118,46 @@ def create_model(name: str, *, bands: int, num_classes: int, **options: object):
     model = builder(**call.arguments)
     model.blueprint = {"name": family, "options": dict(call.arguments)}
     return model
+
+
+class Allowed(NamedTuple):
+    """What an option of a builder takes.
+
+    Attributes:
+        choices: the values that can be listed.
+        words: all values, for people.
+        text: whether any text is taken, as the name of a backbone.
+        by_hand: whether people can set it; what is made of dicts is set by importers only.
+    """
+
+    choices: tuple[str, ...]
+    words: str
+    text: bool
+    by_hand: bool
+
+
+def describe_option(parameter: inspect.Parameter) -> Allowed:
+    """Return what an option takes, by the type in the builder's signature."""
+    kinds = _alternatives(parameter.annotation)
+    if any(dict in (kind, *typing.get_args(kind)) for kind in kinds):
+        return Allowed((), "set by importers only", text=False, by_hand=False)
+    choices = [
+        str(choice)
+        for kind in kinds
+        if typing.get_origin(kind) is typing.Literal
+        for choice in typing.get_args(kind)
+    ]
+    words = " or ".join(_in_words(kind) for kind in kinds)
+    return Allowed(tuple(choices), words, text=str in kinds, by_hand=True)
+
+
+def list_options(builder: Callable) -> dict[str, inspect.Parameter]:
+    """Return the options of a family that people set by --MODEL_OPTIONS."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(builder).parameters.items()
+        if name not in ("bands", "num_classes", "backbone") and describe_option(parameter).by_hand
+    }
 
 
 def parse_model_options(text: str) -> dict[str, str]:
@@ -140,14 +181,15 @@ def convert_option(family: str, parameter: inspect.Parameter, value: object) -> 
     Raises:
         UserError: the value does not fit; the message says what does.
     """
-    kinds = _alternatives(parameter.annotation)
-    for kind in kinds:
+    for kind in _alternatives(parameter.annotation):
         try:
             return _convert(kind, value)
-        except (ValueError, TypeError):
+        except (KeyError, TypeError, ValueError):
             continue
-    allowed = " or ".join(_in_words(kind) for kind in kinds)
-    raise UserError(f"{family}: {parameter.name}={value} is given; allowed: {allowed}")
+    allowed = describe_option(parameter)
+    if not allowed.by_hand:
+        raise UserError(f"{family}: {parameter.name}={value} is given; it is {allowed.words}, leave it out")
+    raise UserError(f"{family}: {parameter.name}={value} is given; allowed: {allowed.words}")
 
 
 def _alternatives(annotation: object) -> tuple:
@@ -166,26 +208,24 @@ def _convert(kind: object, value: object) -> object:
     if value is None:
         raise ValueError
     if origin is typing.Literal:
-        return {plain(str(choice)): choice for choice in typing.get_args(kind)}.get(plain(text)) or _fail()
+        return {plain(str(choice)): choice for choice in typing.get_args(kind)}[plain(text)]
     if kind is bool:
         words = {"true": True, "on": True, "1": True, "yes": True, "false": False, "off": False, "0": False}
-        return words[text.lower()] if text.lower() in words else _fail()
+        return words[text.lower()]
     if origin is tuple:
         parts = value if isinstance(value, (tuple, list)) else re.split(r"[,/+]", text)
         return tuple(_convert(typing.get_args(kind)[0], part) for part in parts)
+    if kind is dict and not isinstance(value, dict):
+        raise ValueError
     if kind is int and isinstance(value, float) and value != int(value):
         raise ValueError
     return kind(value)
-
-
-def _fail() -> typing.NoReturn:
-    raise ValueError
 
 
 def _in_words(kind: object) -> str:
     if typing.get_origin(kind) is typing.Literal:
         return ", ".join(str(choice) for choice in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
-        return f"several {_in_words(typing.get_args(kind)[0])}s as in 1,2,3"
+        return "whole numbers as in 1,2,3" if int in typing.get_args(kind) else "values separated by commas"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
     return names.get(kind, str(kind))

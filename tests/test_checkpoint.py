@@ -40,6 +40,45 @@ def test_every_released_format_still_opens(number, tmp_path):
     torch.testing.assert_close(logits.mean(), torch.tensor(0.01), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        (
+            "fcn",
+            {
+                "backbone": "mobilenetv2_035",
+                "channels": 8,
+                "aux_heads": ({"channels": 8, "index": (0, 1)}, {"channels": 4, "index": (-2,)}),
+                "backbone_options": {"strides": (1, 2, 2, 2, 1, 1, 1), "out_stages": (1, 2, 6)},
+            },
+        ),
+        (
+            "unet",
+            {
+                "backbone": "s5_d16",
+                "decoder_options": {"channels": 8, "index": (1, 0)},
+                "backbone_options": {"base_channels": 4, "downsamples": (True, True, True, False)},
+            },
+        ),
+        (
+            "ocrnet",
+            {"backbone": "test_resnet", "channels": 8, "coarse_head": {"channels": 4, "index": (-1,)}},
+        ),
+    ],
+    ids=["fcn", "unet", "ocrnet"],
+)
+def test_options_made_of_dicts_survive_the_file(family, options, tmp_path):
+    network = create_model(family, bands=2, num_classes=2, **options).eval()
+    write_checkpoint(tmp_path / "x.pth", content(network))
+    plain = torch.load(tmp_path / "x.pth", weights_only=True)["blueprint"]
+    assert plain == network.blueprint and {**plain["options"], **options} == plain["options"]
+    rebuilt = Structure.load_network(tmp_path / "x.pth")
+    assert rebuilt.blueprint == network.blueprint
+    images = torch.randn(1, 2, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(rebuilt(images)["logits"], network(images)["logits"])
+
+
 def test_a_failed_write_leaves_the_old_file(network, tmp_path, monkeypatch):
     path = tmp_path / "last.pth"
     write_checkpoint(path, content(network))

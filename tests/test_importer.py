@@ -1,5 +1,6 @@
 """OpenMMLab checkpoints: configuration as data, old and new meta, and no tensor unaccounted for."""
 
+import importlib
 import re
 
 import pytest
@@ -199,6 +200,43 @@ import os
         "e": [{"reduce_zero_label": True}, {"deep": {"reduce_zero_label": False}}],
     }
     assert find_values(values, "reduce_zero_label") == [True, False]
+
+
+BATCH_NORM = {"type": "SyncBN"}
+FOUR = {"in_index": [0, 1, 2, 3], "channels": 64, "norm_cfg": BATCH_NORM}
+# A small model of each family whose head is not one of `mmseg_heads`: backbone and decode head.
+MODELS = {
+    "segformer": (
+        {"type": "MixVisionTransformer", "embed_dims": 32, "num_layers": [2] * 4, "num_heads": [1, 2, 5, 8]},
+        {"type": "SegformerHead", **FOUR},
+    ),
+    "segnext": (
+        {"type": "MSCAN", "embed_dims": [32, 64, 160, 256], "mlp_ratios": [8, 8, 4, 4],
+         "depths": [3, 3, 5, 2], "norm_cfg": BATCH_NORM},
+        {"type": "LightHamHead", "in_index": [1, 2, 3], "channels": 64,
+         "norm_cfg": {"type": "GN", "num_groups": 32}},
+    ),
+    "setr": (
+        {"type": "VisionTransformer", "img_size": 64, "out_indices": [11]},
+        {"type": "SETRUPHead", "in_index": 0, "channels": 64, "norm_cfg": BATCH_NORM},
+    ),
+    "upernet": (
+        {"type": "ResNet", "depth": 18, "norm_cfg": BATCH_NORM},
+        {"type": "UPerHead", **FOUR},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_a_dropout_ratio_of_minus_one_means_none(family):
+    backbone, head = MODELS[family]
+    translate = importlib.import_module(f"nets.importers.mmseg_{family}").translate
+    for ratio, rate in ((-1, 0.0), (0.3, 0.3)):
+        model = {"backbone": backbone, "decode_head": {**head, "dropout_ratio": ratio}}
+        name, options, *_ = translate(model, [])
+        with torch.device("meta"):
+            network = create_model(name, bands=3, num_classes=2, **options)
+        assert network.blueprint["options"]["dropout"] == rate
 
 
 def test_take_refuses_what_is_not_understood():

@@ -69,10 +69,15 @@ def test_report(tmp_path):
     shared_parity("pspnet_r18")  # skips where the references are not here
     table = tmp_path / "parity.md"
     refs = str(SHARED / "parity" / "refs")
-    assert main(["--REFS", refs, "--ONLY", "^pspnet_r18$", "--OUTPUT", str(table)]) == 0
+    assert main(["--REFS", refs, "--ONLY", "^(pspnet_r18|erfnet)$", "--OUTPUT", str(table)]) == 0
     text = table.read_text()
-    assert "| pspnet_r18 | pspnet | backbone=resnet18, channels=128" in text
-    assert text.count("| same |") == 1
+    assert text.startswith("# Parity with MMSegmentation\n") and "**1 of 1 give the same logits.**" in text
+    assert (
+        "| pspnet_r18 | `pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py` | pspnet, resnet18 |" in text
+    )
+    assert text.count("| same |") == 1 and "- **pspnet_r18**: channels=128, " in text
+    assert "## Not compared\n\n- erfnet: " in text
+    assert str(SHARED) not in text and str(tmp_path) not in text and f"torch {torch.__version__}"[:9] in text
     with pytest.raises(UserError, match="there is no such folder"):
         main(["--REFS", str(tmp_path / "absent")])
     with pytest.raises(UserError, match=r"no parity_weights\.py"):

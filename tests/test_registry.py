@@ -1,10 +1,20 @@
 """Names, options and blueprints."""
 
+import inspect
+
 import pytest
+import torch
 
 from nets import create_model, list_models
 from nets.errors import UserError
-from nets.registry import find_model, parse_model_options, register_model
+from nets.registry import (
+    describe_option,
+    find_model,
+    get_builder,
+    list_options,
+    parse_model_options,
+    register_model,
+)
 
 SMALL = {"bands": 3, "num_classes": 2}
 
@@ -39,6 +49,11 @@ def test_aliases():
             {"decoder_channels": "wide"},
             "decoder_channels=wide is given; allowed: none or a whole number",
         ),
+        ("fcn", {"aux_heads": "1"}, "fcn: aux_heads=1 is given; it is set by importers only, leave it out"),
+        ("fcn", {"aux_heads": ""}, "it is set by importers only"),
+        ("unet", {"backbone_options": "norm=1"}, "unet: backbone_options=norm=1 is given; it is set by imp"),
+        ("pspnet", {"pool_scales": "1,x"}, "pool_scales=1,x is given; allowed: whole numbers as in 1,2,3"),
+        ("deeplab", {"norm_between": "maybe"}, "norm_between=maybe is given; allowed: true or false"),
         ("deeplab", {"backbone": "swin_tiny_patch4_window7_224", "output_stride": 8}, "cannot be dilated"),
     ],
 )
@@ -54,6 +69,33 @@ def test_text_becomes_the_signatures_type():
     model = create_model("segformer", **SMALL, backbone="B0", decoder_channels="32", drop_path="0.2")
     assert model.blueprint["options"]["decoder_channels"] == 32
     assert model.blueprint["options"]["backbone"] == "b0" and model.blueprint["options"]["drop_path"] == 0.2
+
+
+def test_a_name_of_the_family_or_of_any_backbone():
+    with torch.device("meta"):
+        for typed, kept in (("S5-D16", "s5_d16"), ("None", "none"), ("test_resnet", "test_resnet")):
+            assert create_model("unet", **SMALL, backbone=typed).blueprint["options"]["backbone"] == kept
+
+
+def test_what_options_take():
+    def takes(family: str, option: str) -> tuple:
+        return tuple(describe_option(inspect.signature(get_builder(family)).parameters[option]))
+
+    assert takes("hrnet", "version") == (("v2", "v1"), "v2, v1", False, True)
+    assert takes("deeplab", "output_stride") == (("8", "16", "32"), "none or 8, 16, 32", False, True)
+    assert takes("unet", "backbone") == (("none", "s5_d16"), "none, s5_d16 or text", True, True)
+    assert takes("fcn", "in_index") == ((), "whole numbers as in 1,2,3", False, True)
+    for option in ("aux_heads", "backbone_options"):
+        assert takes("fcn", option) == ((), "set by importers only", False, False)
+
+
+@pytest.mark.parametrize("family", list_models())
+def test_people_see_only_what_they_can_set(family):
+    options = list_options(get_builder(family))
+    assert options and not {"aux_heads", "backbone_options", "decoder_options", "coarse_head"} & set(options)
+    with pytest.raises(UserError) as raised:
+        create_model(family, **SMALL, nonsense=1)
+    assert str(raised.value).endswith(f"it has: {', '.join(options)}")
 
 
 def test_model_options_may_hold_commas():

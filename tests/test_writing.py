@@ -9,7 +9,8 @@ from PIL import Image
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
-from utils.inference.writing import ClassMapWriter, ScoresWriter, replacing, write_class_png, write_png
+from utils.files import replacing
+from utils.inference.writing import ClassMapWriter, ScoresWriter, write_class_png, write_png
 
 NAMES = ("clean ice", "rock & debris", "Gewässer")
 COLORS = ((230, 240, 250), (128, 128, 128), (0, 90, 200))

@@ -7,6 +7,7 @@ and `parity_weights.py` that come with them, in that folder or in the one above.
 import argparse
 import importlib.util
 import inspect
+import platform
 import re
 import sys
 import time
@@ -16,6 +17,7 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the program is run by its path
 
+import timm  # noqa: E402
 import torch  # noqa: E402
 
 from nets.errors import UserError  # noqa: E402
@@ -24,16 +26,37 @@ from nets.registry import get_builder  # noqa: E402
 from tools.parity_runner import run  # noqa: E402
 from utils.program import run_program  # noqa: E402
 
-HEADER = """# Parity with MMSegmentation
+PAGE = """# Parity with MMSegmentation
 
-Made by `python tools/make_parity_report.py --REFS PATH`. Each row loads a checkpoint as OpenMMLab
-publishes it, from its file alone, and compares the logits with those of MMSegmentation 1.2.2. Differences
-are the largest absolute difference divided by the standard deviation of the reference's logits. In double
-precision the bar is {tol64:g}; in single precision it is {tol:g} or five times the reference's own rounding
-noise, whichever is more.
+Networks of OpenMMLab's MMSegmentation 1.2.2, rebuilt here from their checkpoint files alone:
+**{same} of {compared} give the same logits.**
 
-| Reference | Family | Options other than the default | Parameters | float64 | float32 | Noise | Verdict |
-|---|---|---|---|---|---|---|---|
+- **What is compared.** Each checkpoint is laid out as OpenMMLab publishes them, with seeded random weights
+  that all matter for the logits. Architecture, classes and normalisation come from the configuration text
+  inside, and every tensor has its place. Both networks see the same normalised random images; the reference
+  ran in torch {reference_torch}.
+- **What the numbers are.** Largest absolute difference of the logits, divided by their standard deviation.
+  "Noise" is that difference between MMSegmentation's own single and double precision.
+- **What counts as the same.** At most {tol64:g} in double precision (float64), and in single precision
+  (float32) at most {tol:g} or five times the noise, whichever is more.
+- **When and with what.** {date}; Python {python}, torch {torch}, timm {timm}.
+
+Made by `python tools/make_parity_report.py --REFS PATH`.
+
+| reference | configuration | network | parameters | images | float64 | float32 | noise | verdict |
+|---|---|---|---|---|---|---|---|---|
+{table}
+
+## How each was rebuilt
+
+The options of the blueprint that differ from the family's defaults, which are the paper's network.
+
+{options}
+"""
+ABSENT = """
+## Not compared
+
+{reasons}
 """
 
 
@@ -70,10 +93,11 @@ def compare(scripts: ModuleType, weights: ModuleType, refs: Path, name: str) -> 
     """Return the row of one reference."""
     reference = scripts.Reference(str(refs), name)
     checkpoint = weights.checkpoint(weights.load_spec(reference.spec_path))
-    row = {"name": name, "parameters": reference.info["params"]}
+    row = {"name": name, "info": reference.info}
     try:
         blueprint = read_openmmlab(checkpoint).blueprint
-        row |= {"family": blueprint["name"], "options": other_options(blueprint)}
+        row |= {"family": blueprint["name"], "backbone": blueprint["options"]["backbone"]}
+        row["options"] = other_options(blueprint)
         bars = argparse.Namespace(tol=scripts.TOL, tol64=scripts.TOL64)
         for dtype in ("float64", "float32"):
             torch.manual_seed(0)  # as the references were made
@@ -89,7 +113,7 @@ def other_options(blueprint: dict) -> str:
     parameters = inspect.signature(get_builder(blueprint["name"])).parameters
     said = []
     for option, value in blueprint["options"].items():
-        if option in ("bands", "num_classes") or value == parameters[option].default:
+        if option in ("bands", "num_classes", "backbone") or value == parameters[option].default:
             continue
         said.append(f"{option}={_short(option, value)}")
     return ", ".join(said)
@@ -108,19 +132,45 @@ def _short(option: str, value: object) -> str:
 
 def line(row: dict) -> str:
     """Return a row of the table."""
-    double, single = row["float64"], row["float32"]
-    passed = all(each["verdict"] in ("ok", "exact") for each in (double, single))
+    info, double, single = row["info"], row["float64"], row["float32"]
+    count, bands, height, width = info["input"]
     cells = [
         row["name"],
-        row["family"],
-        row["options"],
-        f"{row['parameters'] / 1e6:.2f} M",
+        f"`{info['config']}`",
+        f"{row['family']}, {row['backbone']}",
+        f"{info['params'] / 1e6:.2f} M",
+        f"{count} of {bands}x{height}x{width}",
         f"{double.get('max_rel', float('nan')):.1e}",
         f"{single.get('max_rel', float('nan')):.1e}",
         f"{single.get('noise', float('nan')):.1e}",
-        "same" if passed else "**differs**",
+        "same" if agrees(row) else "**differs**",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def agrees(row: dict) -> bool:
+    """Return whether a row's network passed both bars."""
+    return all(row[dtype]["verdict"] in ("ok", "exact") for dtype in ("float64", "float32"))
+
+
+def page(rows: list[dict], scripts: ModuleType) -> str:
+    """Return the text of docs/parity.md."""
+    here = [row for row in rows if "missing" not in row]
+    absent = [f"- {row['name']}: {row['missing'].split(';')[0]}" for row in rows if "missing" in row]
+    text = PAGE.format(
+        same=sum(map(agrees, here)),
+        compared=len(here),
+        reference_torch=", ".join(sorted({row["info"]["torch"].split("+")[0] for row in here})),
+        tol=scripts.TOL,
+        tol64=scripts.TOL64,
+        date=time.strftime("%Y-%m-%d"),
+        python=platform.python_version(),
+        torch=str(torch.__version__).split("+")[0],
+        timm=timm.__version__,
+        table="\n".join(map(line, here)),
+        options="\n".join(f"- **{row['name']}**: {row['options'] or 'none'}" for row in here),
+    )
+    return text + (ABSENT.format(reasons="\n".join(absent)) if absent else "")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -137,15 +187,11 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(compare(scripts, weights, flags.REFS, name))
         said = rows[-1].get("missing") or line(rows[-1]).rsplit("|", 2)[1].strip()
         print(f"{name}: {said} ({time.monotonic() - start:.1f} s)", flush=True)
-    here = [row for row in rows if "missing" not in row]
-    text = HEADER.format(tol=scripts.TOL, tol64=scripts.TOL64) + "\n".join(map(line, here)) + "\n"
-    absent = [row["name"] for row in rows if "missing" in row]
-    if absent:
-        text += f"\nReferences whose networks are not here: {', '.join(absent)}.\n"
     flags.OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    flags.OUTPUT.write_text(text, encoding="utf-8")
-    print(f"{len(here)} compared, {len(absent)} not here: {flags.OUTPUT}")
-    return int(any("differs" in line(row) for row in here))
+    flags.OUTPUT.write_text(page(rows, scripts), encoding="utf-8")
+    here = [row for row in rows if "missing" not in row]
+    print(f"{len(here)} compared, {len(rows) - len(here)} not here: {flags.OUTPUT}")
+    return int(not all(map(agrees, here)))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@
 import inspect
 import re
 import sys
-import typing
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the program is run by its path
 
-from nets.registry import get_builder, list_models  # noqa: E402
+from nets.registry import describe_option, get_builder, list_models, list_options  # noqa: E402
 
 START, END = "<!-- networks: made by tools/readme_table.py -->", "<!-- networks: end -->"
 HEADS = {
@@ -30,29 +29,17 @@ def rows(readme: str) -> list[str]:
         doc = inspect.getmodule(builder).__doc__
         idea = doc.splitlines()[0].split(": ", 1)[-1].rstrip(".")
         link = re.search(r"https://arxiv\.org/abs/[\d.]+\d", doc).group(0)
-        parameters = dict(inspect.signature(builder).parameters)
-        for common in ("bands", "num_classes"):
-            parameters.pop(common)
-        backbone = parameters.pop("backbone")
-        choices = _choices(backbone)
-        sizes = ", ".join(choices) if choices else f"{ANY[readme]} `{backbone.default}`"
-        options = ", ".join(_option(parameter) for parameter in parameters.values())
+        backbone = inspect.signature(builder).parameters["backbone"]
+        allowed = describe_option(backbone)
+        any_other = [f"{ANY[readme]} `{backbone.default}`"] if allowed.text else []
+        sizes = ", ".join([*allowed.choices, *any_other])
+        options = ", ".join(_option(parameter) for parameter in list_options(builder).values())
         lines.append(f"| `{family}` | {idea} | {sizes} | {options} | [{link.rsplit('/', 1)[-1]}]({link}) |")
     return lines
 
 
-def _choices(parameter: inspect.Parameter) -> list[str]:
-    found = [
-        choice
-        for kind in (parameter.annotation, *typing.get_args(parameter.annotation))
-        if typing.get_origin(kind) is typing.Literal
-        for choice in typing.get_args(kind)
-    ]
-    return [str(choice) for choice in found]
-
-
 def _option(parameter: inspect.Parameter) -> str:
-    choices = _choices(parameter)
+    choices = describe_option(parameter).choices
     return f"`{parameter.name}={'/'.join(choices)}`" if choices else f"`{parameter.name}`"
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from nets.errors import UserError
 from utils.devices import unwrap
+from utils.files import replacing
 
 FORMAT = 1
 # Format number -> function that turns such a checkpoint into one of the next format.
@@ -39,15 +40,10 @@ def strip_prefixes(name: str) -> str:
 
 def write_checkpoint(path: Path, checkpoint: dict) -> None:
     """Write a checkpoint so that `path` holds either the old or the whole new file, whatever happens."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            torch.save({"format": FORMAT, **checkpoint}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        torch.save({"format": FORMAT, **checkpoint}, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_file(path: str | Path) -> dict:

@@ -69,5 +69,6 @@ def place(network: nn.Module, devices: list[torch.device]) -> nn.Module:
 
 
 def unwrap(network: nn.Module) -> nn.Module:
-    """Return the network without its DataParallel wrapper."""
-    return network.module if isinstance(network, nn.DataParallel) else network
+    """Return the network inside a DataParallel or DistributedDataParallel wrapper, else itself."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return network.module if isinstance(network, wrappers) else network

@@ -1,17 +1,17 @@
-"""What Structure.py prints: a network's layers and costs, and the families that can be built."""
+"""What Structure.py prints: a network's layers and costs, and the families and backbones there are."""
 
 import contextlib
 import copy
 import inspect
 import io
-import typing
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
-import thop
 import torch
-import torchinfo
 from torch import nn
 
-from nets.registry import get_builder, list_models
+from nets.backbones.table import describe_backbones
+from nets.registry import describe_option, get_builder, list_models, list_options
 
 MOST_NAMES = 20
 
@@ -23,6 +23,8 @@ def describe_checkpoint(network: nn.Module, depth: int) -> list[str]:
         network: of `load_network`, with `about`.
         depth: levels of modules in the table.
     """
+    import torchinfo  # here and below: the lists of what can be built come without them
+
     about = network.about
     height, width = about.get("crop_size") or (512, 512)
     size = (1, network.bands, height, width)
@@ -53,46 +55,76 @@ def describe_checkpoint(network: nn.Module, depth: int) -> list[str]:
 
 def multiply_adds(network: nn.Module, size: tuple[int, int, int, int]) -> float:
     """Return the multiply-adds of one forward pass as thop counts them."""
+    import thop
+
     # thop leaves counters in the modules, and prints.
     with contextlib.redirect_stdout(io.StringIO()):
         return thop.profile(copy.deepcopy(network), inputs=(torch.zeros(size),), verbose=False)[0]
 
 
 def describe_registry() -> list[str]:
-    """Return lines on every network family: idea, backbones, options with their defaults."""
-    lines = []
-    for family in list_models():
-        builder = get_builder(family)
-        idea = inspect.getmodule(builder).__doc__.splitlines()[0]
-        lines += [family, f"  {idea}"]
-        for name, parameter in inspect.signature(builder).parameters.items():
-            if name in ("bands", "num_classes"):
-                continue
-            flag = "--BACKBONE_TYPE" if name == "backbone" else f"--MODEL_OPTIONS {name}="
-            lines.append(f"  {flag:<36} {_allowed(parameter)} (default: {parameter.default})")
-        lines.append("")
+    """Return lines on every network family (idea, variants, options, defaults) and every backbone."""
+    lines = ["NETWORKS: --MODEL_TYPE, then what each takes and its default"]
+    rows = {family: _option_rows(get_builder(family)) for family in list_models()}
+    table = iter(_aligned([row for own in rows.values() for row in own]))
+    for family, own in rows.items():
+        idea = inspect.getmodule(get_builder(family)).__doc__.splitlines()[0]
+        lines += ["", f"{family:<10} {idea}", *(next(table) for _ in own)]
+    return [*lines, "", *describe_catalogue()]
+
+
+def describe_catalogue() -> list[str]:
+    """Return lines on every backbone of the catalogue, with what it can do."""
+    described = describe_backbones()
+    rows = [("name", "strides of the maps", "output strides", "weights", "also called")]
+    rows += [
+        (
+            each["name"],
+            ", ".join(map(str, each["strides"])),
+            ", ".join(map(str, each["output_strides"])) or "-",
+            each["pretrained"] or "-",
+            ", ".join(each["short_names"]),
+        )
+        for each in described
+    ]
+    heading, *table = _aligned(rows)
+    lines = [
+        "BACKBONES: --BACKBONE_TYPE, at any number of bands; beside these every network of timm that gives",
+        "feature maps, by its name there. Output strides: what dilation can give (option output_stride).",
+        "Weights: the library that --PRETRAIN_BACKBONE imagenet has them from.",
+        "",
+        heading,
+    ]
+    for paper, group in groupby(zip(described, table, strict=True), lambda pair: pair[0]["paper"]):
+        lines += ["", paper, *(line for _, line in group)]
     return lines
 
 
-def _allowed(parameter: inspect.Parameter) -> str:
-    """Return what a builder's option takes, in words."""
-    names = {int: "whole number", float: "number", bool: "true or false", str: "name", type(None): "none"}
-    kinds = (
-        typing.get_args(parameter.annotation) if _is_union(parameter.annotation) else (parameter.annotation,)
-    )
-    words = []
-    for kind in kinds:
-        if typing.get_origin(kind) is typing.Literal:
-            words.append(", ".join(map(str, typing.get_args(kind))))
-        elif typing.get_origin(kind) is tuple:
-            words.append("numbers as in 1,2,3")
-        else:
-            words.append(names.get(kind, str(kind)))
-    return " or ".join(words)
+def _option_rows(builder: Callable) -> list[tuple[str, str, str]]:
+    """Return flag, values and default of the backbone and of every option that people can set."""
+    backbone = inspect.signature(builder).parameters["backbone"]
+    allowed = describe_option(backbone)
+    variants = [*allowed.choices, *(["any backbone"] if allowed.text else [])]
+    rows = [("--BACKBONE_TYPE", ", ".join(variants), _in_words(backbone.default))]
+    return rows + [
+        (f"--MODEL_OPTIONS {name}=", describe_option(option).words, _in_words(option.default))
+        for name, option in list_options(builder).items()
+    ]
 
 
-def _is_union(annotation: object) -> bool:
-    return type(None) in typing.get_args(annotation)
+def _in_words(default: object) -> str:
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return str(default).lower() if isinstance(default, bool) or default is None else str(default)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return an indented line per row, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def _some(values: list) -> str:

@@ -147,8 +147,12 @@ def _imagenet(name: str) -> dict[str, Tensor]:
     Raises:
         UserError: nobody offers them, or they cannot be fetched.
     """
-    # The original U-Net's encoder stands in no catalogue.
-    entry = find_entry(name) if is_backbone(name) else None
+    if not is_backbone(name):
+        raise UserError(
+            f"--PRETRAIN_BACKBONE imagenet: {name}'s own encoder (--BACKBONE_TYPE none or s5_d16) has no "
+            "pretrained weights; leave the flag out, or give a classification network, as resnet50"
+        )
+    entry = find_entry(name)
     library = entry.weights if entry is not None else "timm"
     network = (entry.pretrained_name or entry.network) if entry is not None else name
     if library is None or (library == "timm" and not timm.is_model_pretrained(network)):

@@ -92,6 +92,9 @@ def create_features(name: str, bands: int, arguments: dict) -> nn.Module:
     Raises:
         UserError: the network cannot give them, or does not have one of the arguments.
     """
+    if name.startswith("vgg"):
+        # Of its layers for classification, which timm builds and drops again, 100 million weights are spared.
+        arguments = {"mlp_ratio": 0.001, **arguments}
     try:
         network = timm.create_model(name, pretrained=False, features_only=True, in_chans=bands, **arguments)
     except (NotImplementedError, AssertionError, TypeError, RuntimeError, IndexError) as error:

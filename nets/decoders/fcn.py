@@ -9,6 +9,9 @@ from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.init import init_classifier, init_weights
 from nets.layers.resize import resize
 
+# The map that the usual auxiliary head reads: the last but one.
+AUX_INDEX = (-2,)
+
 
 def select_features(features: list[Tensor], index: Sequence[int], *, align_corners: bool) -> Tensor:
     """Map the (B, C_i, h_i, w_i) to the maps at `index`, resized to the first of them and concatenated."""
@@ -85,7 +88,7 @@ class FCNHead(nn.Module):
         num_classes: int,
         *,
         channels: int = 256,
-        index: Sequence[int] = (-2,),
+        index: Sequence[int] = AUX_INDEX,
         num_convs: int = 1,
         concat_input: bool = False,
         dropout: float = 0.1,
@@ -124,5 +127,23 @@ def create_aux_heads(
         aux: whether there is the usual head, on the last map but one.
         aux_heads: arguments of each head; goes before `aux`.
     """
-    described = list(aux_heads) or ([{}] if aux else [])
-    return [FCNHead(in_channels, num_classes, **arguments) for arguments in described]
+    return [FCNHead(in_channels, num_classes, **arguments) for arguments in _described(aux, aux_heads)]
+
+
+def count_stages(index: Sequence[int], *, aux: bool, aux_heads: Sequence[dict]) -> int | None:
+    """Return how many of a backbone's deepest maps are read; None is all.
+
+    A backbone that is asked for these alone does not build what no loss would reach.
+
+    Args:
+        index: maps that the decoder reads; one that is counted from the finest needs all.
+        aux: as for `create_aux_heads`.
+        aux_heads: as for `create_aux_heads`.
+    """
+    read = [*index, *(i for head in _described(aux, aux_heads) for i in head.get("index", AUX_INDEX))]
+    return None if max(read) >= 0 else -min(read)
+
+
+def _described(aux: bool, aux_heads: Sequence[dict]) -> list[dict]:
+    """Return the arguments of each auxiliary head."""
+    return list(aux_heads) or ([{}] if aux else [])

@@ -46,11 +46,16 @@ def single_index(head: dict, options: dict) -> int:
     return options["in_index"]
 
 
+def dropout_rate(options: dict) -> float:
+    """Return the rate of a head's dropout; old configurations say -1 where there is none."""
+    return max(0.0, float(options["dropout_ratio"]))
+
+
 def shared_options(head: dict, options: dict) -> dict:
     """Return the builder options that all heads have."""
     return {
         "channels": options["channels"],
-        "dropout": max(0.0, float(options["dropout_ratio"])),  # -1 is their "none"
+        "dropout": dropout_rate(options),
         "align_corners": bool(options["align_corners"]),
         "norm_eps": norm_eps(head),
     }

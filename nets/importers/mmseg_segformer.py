@@ -3,7 +3,7 @@
 from nets.errors import UserError
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.mmseg_config import last_head, norm_eps
-from nets.importers.mmseg_heads import conv_rules, take_head
+from nets.importers.mmseg_heads import conv_rules, dropout_rate, take_head
 from nets.importers.openmmlab import Rules
 
 HEADS = ("SegformerHead",)
@@ -25,7 +25,7 @@ def translate(model: dict, keys: list[str]) -> tuple:
         "backbone": backbone.name.removeprefix("mit_"),
         "decoder": "conv",
         "decoder_channels": o["channels"],
-        "dropout": float(o["dropout_ratio"]),
+        "dropout": dropout_rate(o),
         "align_corners": bool(o["align_corners"]),
         "norm_eps": norm_eps(head),
         **backbone.options,

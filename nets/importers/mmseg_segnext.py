@@ -3,7 +3,7 @@
 from nets.errors import UserError
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.mmseg_config import last_head
-from nets.importers.mmseg_heads import take_head
+from nets.importers.mmseg_heads import dropout_rate, take_head
 from nets.importers.openmmlab import Rules
 
 HEADS = ("LightHamHead",)
@@ -33,7 +33,7 @@ def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
         "eval_steps": ham["eval_steps"],
         "norm_groups": norm["num_groups"],
         "norm_eps": float(norm.get("eps", 1e-5)),
-        "dropout": float(o["dropout_ratio"]),
+        "dropout": dropout_rate(o),
         "align_corners": bool(o["align_corners"]),
         **backbone.options,
     }

@@ -8,7 +8,7 @@ from nets.backbones.vit import VIT_SIZES
 from nets.errors import UserError
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.mmseg_config import aux_sections, last_head, norm_eps, take, type_of
-from nets.importers.mmseg_heads import conv_rules, single_index, take_head
+from nets.importers.mmseg_heads import conv_rules, dropout_rate, single_index, take_head
 from nets.importers.openmmlab import Rules
 
 HEADS = ("SETRUPHead", "SETRMLAHead")
@@ -40,7 +40,7 @@ def _positions(state_dict: dict[str, Tensor], *, class_token: bool) -> dict[str,
 
 def _common(head: dict, o: dict) -> dict:
     return {
-        "dropout": float(o["dropout_ratio"]),
+        "dropout": dropout_rate(o),
         "align_corners": bool(o["align_corners"]),
         "norm_eps": norm_eps(head),
     }

@@ -3,7 +3,7 @@
 from nets.errors import UserError
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.mmseg_config import last_head, norm_eps
-from nets.importers.mmseg_heads import aux_options, aux_rules, conv_rules, psp_rules, take_head
+from nets.importers.mmseg_heads import aux_options, aux_rules, conv_rules, dropout_rate, psp_rules, take_head
 from nets.importers.openmmlab import Rules
 
 HEADS = ("UPerHead",)
@@ -20,7 +20,7 @@ def translate(model: dict, keys: list[str]) -> tuple:
         "backbone": backbone.name,
         "channels": o["channels"],
         "pool_scales": tuple(o["pool_scales"]),
-        "dropout": float(o["dropout_ratio"]),
+        "dropout": dropout_rate(o),
         "align_corners": bool(o["align_corners"]),
         "norm_eps": norm_eps(head),
         "aux_heads": aux_options(model),

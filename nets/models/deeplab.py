@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nets.backbones.catalogue import can_dilate
 from nets.backbones.configured import create_configured_backbone
 from nets.decoders.aspp import ASPP, V3Decoder
-from nets.decoders.fcn import create_aux_heads
+from nets.decoders.fcn import count_stages, create_aux_heads
 from nets.layers.conv import ConvNormAct, SeparableConv, set_norm_eps
 from nets.layers.resize import resize
 from nets.registry import register_model
@@ -125,8 +125,14 @@ def deeplab(
     """
     if output_stride is None and not backbone_options:
         output_stride = 16 if can_dilate(backbone) else 32
+    # v3+ joins the first of four maps; v3 reads the last ones alone.
+    read = count_stages((in_index,), aux=aux, aux_heads=aux_heads) if version == "v3" else None
     encoder = create_configured_backbone(
-        backbone, bands=bands, stages=4, output_stride=output_stride, options=backbone_options
+        backbone,
+        bands=bands,
+        stages=read or 4,
+        output_stride=output_stride,
+        options=backbone_options,
     )
     if dilations is None:
         dilations = (1, *(max(rate * 16 // encoder.strides[in_index], 2) for rate in RATES_AT_16))

@@ -15,7 +15,7 @@ from typing import Literal
 
 from nets.backbones.catalogue import can_dilate
 from nets.backbones.configured import create_configured_backbone
-from nets.decoders.fcn import FCNDecoder, create_aux_heads
+from nets.decoders.fcn import FCNDecoder, count_stages, create_aux_heads
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
 
@@ -45,7 +45,11 @@ def fcn(
     if output_stride is None and not backbone_options:
         output_stride = 8 if can_dilate(backbone) else None
     encoder = create_configured_backbone(
-        backbone, bands=bands, output_stride=output_stride, options=backbone_options
+        backbone,
+        bands=bands,
+        stages=count_stages(in_index, aux=aux, aux_heads=aux_heads),
+        output_stride=output_stride,
+        options=backbone_options,
     )
     decoder = FCNDecoder(
         encoder.channels,

@@ -8,6 +8,8 @@ in the authors' code (the text has the classifier alone; MMSegmentation has 256 
 `coarse_channels=256`).
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -117,7 +119,7 @@ def ocrnet(
     *,
     bands: int,
     num_classes: int,
-    backbone: str = "w18",
+    backbone: Literal["w18s", "w18", "w30", "w32", "w40", "w44", "w48", "w64"] | str = "w18",
     output_stride: int | None = None,
     channels: int = 512,
     key_channels: int = 256,

@@ -11,7 +11,7 @@ from typing import Literal
 
 from nets.backbones.catalogue import can_dilate
 from nets.backbones.configured import create_configured_backbone
-from nets.decoders.fcn import create_aux_heads
+from nets.decoders.fcn import count_stages, create_aux_heads
 from nets.decoders.pyramid_pooling import PSPDecoder
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
@@ -24,7 +24,6 @@ def pspnet(
     num_classes: int,
     backbone: str = "resnet50",
     output_stride: Literal[8, 16, 32] | None = None,
-    stages: int | None = None,
     channels: int = 512,
     pool_scales: tuple[int, ...] = (1, 2, 3, 6),
     pool_channels: int | None = None,
@@ -43,7 +42,11 @@ def pspnet(
     if output_stride is None and not backbone_options:
         output_stride = 8 if can_dilate(backbone) else None
     encoder = create_configured_backbone(
-        backbone, bands=bands, stages=stages, output_stride=output_stride, options=backbone_options
+        backbone,
+        bands=bands,
+        stages=count_stages((in_index,), aux=aux, aux_heads=aux_heads),
+        output_stride=output_stride,
+        options=backbone_options,
     )
     decoder = PSPDecoder(
         encoder.channels,

@@ -7,9 +7,11 @@ Backbones: "none" is the original network; "s5_d16" MMSegmentation's version of 
 enlargement) with a small head on the finest map (`decoder`); any other name is a classification network as
 the encoder, as in TernausNet (Iglovikov, Shvets, 2018, https://arxiv.org/abs/1801.05746).
 
-Deviations: convolutions are padded, so that the logits have the image's size and no map is cropped. With a
-classification network the convolutions are batch-normalised and maps are enlarged by nearest neighbour
-instead of a transposed convolution; the decoder's widths are those of segmentation_models.pytorch.
+Deviations: convolutions are padded, so that the logits have the image's size and no map is cropped. The
+dropout at the end of the contracting path (section 3.1, which gives no rate) is left out, as MMSegmentation
+does; the option `dropout` acts before the classifier. With a classification network the convolutions are
+batch-normalised and maps are enlarged by nearest neighbour instead of a transposed convolution; the decoder's
+widths are those of segmentation_models.pytorch.
 """
 
 from collections.abc import Sequence
@@ -85,7 +87,7 @@ def unet(
     *,
     bands: int,
     num_classes: int,
-    backbone: str = "resnet50",
+    backbone: Literal["none", "s5_d16"] | str = "resnet50",
     decoder: Literal["fcn", "psp", "deeplabv3"] | None = None,
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16),
     decoder_options: dict | None = None,

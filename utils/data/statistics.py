@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from nets.errors import UserError
 from utils.data.layout import Sample, in_threads
 from utils.data.raster import Window, read_image
+from utils.files import replacing
 
 WEIGHT_LIMITS = (0.1, 10.0)
 _STRIP_PIXELS = 2**22
@@ -112,9 +112,9 @@ def cached_statistics(
         pass
     statistics = measure()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({"key": key, "statistics": statistics.to_dict()}, indent=1), encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        text = json.dumps({"key": key, "statistics": statistics.to_dict()}, indent=1)
+        part.write_text(text, encoding="utf-8")
     return statistics
 
 

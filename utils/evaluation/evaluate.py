@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from utils.data.dataset import to_device
 from utils.data.labels import IGNORE
+from utils.devices import unwrap
 from utils.evaluation.metrics import ConfusionMatrix, Metrics, compute_metrics
-from utils.inference.padding import inner_network, pad_to_rules
+from utils.inference.padding import pad_to_rules
 
 Criterion = Callable[[dict, Tensor], tuple[Tensor, Tensor]]
 
@@ -48,7 +49,7 @@ def evaluate_network(
         The confusion matrix of all pixels; the losses {"total", "main"} averaged over the valid pixels (NaN
         where there is none), or None without a criterion; the scores of each image in the loader's order.
     """
-    confusion = ConfusionMatrix(inner_network(network).num_classes)
+    confusion = ConfusionMatrix(unwrap(network).num_classes)
     sums, pixels = [0.0, 0.0], 0
     scores: list[Metrics] = []
     batches = progress(loader) if progress else loader

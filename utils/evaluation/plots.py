@@ -20,7 +20,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from utils.evaluation.report import replacing
+from utils.files import replacing
 
 # fonts with Chinese, Japanese and Korean characters as Windows, macOS and Linux bring them
 CJK_FONTS = (

@@ -1,29 +1,16 @@
 """Scores as text and as CSV."""
 
 import csv
-import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from utils.evaluation.metrics import PER_CLASS, Metrics
+from utils.files import replacing
 
 ABSENT = "-"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` that replaces it when the block ends without an error."""
-    path = Path(path)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_csv(path: Path, rows: Iterable[Sequence]) -> None:

@@ -5,11 +5,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def inner_network(network: nn.Module) -> nn.Module:
-    """Return the network inside a DataParallel or DistributedDataParallel wrapper, else itself."""
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    return network.module if isinstance(network, wrappers) else network
+from utils.devices import unwrap
 
 
 def pad_to_rules(images: Tensor, network: nn.Module) -> tuple[Tensor, tuple[int, int]]:
@@ -24,7 +20,7 @@ def pad_to_rules(images: Tensor, network: nn.Module) -> tuple[Tensor, tuple[int,
     Returns:
         The padded images, and (H, W) to crop the result to: `outputs["logits"][..., :H, :W]`.
     """
-    rules = inner_network(network)
+    rules = unwrap(network)
     divisor, smallest = getattr(rules, "size_divisor", 1), getattr(rules, "min_size", 32)
     height, width = images.shape[-2:]
     sides = [math.ceil(max(side, smallest) / divisor) * divisor for side in (height, width)]

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.inference.padding import inner_network, pad_to_rules
+from utils.devices import unwrap
+from utils.inference.padding import pad_to_rules
 from utils.inference.windows import to_images
 
 
@@ -17,7 +18,7 @@ def predictor(network: nn.Module, device: torch.device) -> Callable[[Tensor], Te
         network: in eval mode, on `device`; a DataParallel wrapper is fine.
         device: where the images go.
     """
-    inner = inner_network(network)
+    inner = unwrap(network)
 
     def predict(images: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -43,7 +44,7 @@ def predict_whole(
         Probabilities (K, H, W) float32, NaN where not valid.
     """
     if not valid.any():
-        return np.full((inner_network(network).num_classes, *valid.shape), np.nan, np.float32)
+        return np.full((unwrap(network).num_classes, *valid.shape), np.nan, np.float32)
     images = to_images(image, valid)[None]
     probabilities = predictor(network, device)(images)[0].float().cpu().numpy()
     probabilities[:, ~valid] = np.nan

@@ -2,8 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from xml.sax.saxutils import escape
@@ -16,23 +15,12 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
+from utils.files import replacing
 from utils.inference.class_map import class_dtype, no_data_value
 
 TILE = 256
 
 Color = tuple[int, int, int]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it becomes `path` on success and is removed otherwise."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def write_png(path: Path, picture: np.ndarray | Image.Image) -> None:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from utils.evaluation.plots import draw_curves
-from utils.evaluation.report import replacing
+from utils.files import replacing
 
 
 class TrainingLog:

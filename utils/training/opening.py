@@ -22,7 +22,7 @@ from utils.data.layout import DatasetInfo
 from utils.data.statistics import BandStatistics, cached_statistics, class_weights, measure_bands
 from utils.data.transforms import Augmentation
 from utils.devices import check_batch, choose_devices, describe, place
-from utils.evaluation.report import replacing
+from utils.files import replacing
 from utils.options import plain_options
 from utils.training.announce import bands_table, classes_table, decisions_table, say
 from utils.training.logger import TrainingLog
