@@ -116,7 +116,7 @@ def test_regions_are_means_weighted_by_class():
 
 def test_ocrnet_trains_on_both_predictions():
     network = create_model("ocrnet", bands=3, num_classes=4, backbone="W18-S", channels=32, key_channels=16)
-    assert network.blueprint["options"]["backbone"] == "W18-S"
+    assert network.blueprint["options"]["backbone"] == "w18s"
     outputs = network(torch.randn(2, 3, 65, 97))
     assert outputs["aux"][0].shape == outputs["logits"].shape == (2, 4, 65, 97)
     assert "aux" not in network.eval()(torch.randn(1, 3, 64, 64))
