@@ -147,7 +147,14 @@ def test_tensors_left_over_missing_or_of_another_shape():
 def test_counts_of_batches_may_be_missing():
     checkpoint, _ = openmmlab_checkpoint()
     kept = {k: v for k, v in checkpoint["state_dict"].items() if not k.endswith("num_batches_tracked")}
-    load_openmmlab({**checkpoint, "state_dict": kept})
+    assert len(kept) < len(checkpoint["state_dict"])
+    images = torch.rand(1, 3, 64, 64) * 255
+    with torch.inference_mode():
+        whole, without = (
+            load_openmmlab({**checkpoint, "state_dict": state})(images)["logits"]
+            for state in (checkpoint["state_dict"], kept)
+        )
+    assert torch.equal(whole, without)
 
 
 @pytest.mark.parametrize(
