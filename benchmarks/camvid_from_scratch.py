@@ -52,6 +52,8 @@ COMMON = [
     "176,240",
     "--FLIP",
     "h",
+    "--AUGMENT",
+    "light",
     "--EPOCHS",
     "12",
     "--MODEL_SAVE_EPOCHS",

@@ -29,6 +29,7 @@ TRAIN_FLAGS = [
     "MAX_ITERS",
     "CROP_SIZE",
     "FLIP",
+    "AUGMENT",
     "LOSS_TYPE",
     "OPTIMIZER_TYPE",
     "INIT_LR",

@@ -3,7 +3,8 @@ import pytest
 
 from nets.errors import UserError
 from utils.data.labels import IGNORE
-from utils.data.transforms import Augmentation, resize_image, resize_mask
+from utils.data.transforms import LEVELS, Augmentation, resize_image, resize_mask
+from utils.flags import DATA
 
 
 def augment(augmentation, image, valid, mask, seed):
@@ -143,3 +144,21 @@ def test_mistakes():
         Augmentation((8, 8), flip="v")
     with pytest.raises(UserError, match="above 0"):
         Augmentation((8, 8), scale=(2, 1))
+
+
+@pytest.mark.parametrize("level", ["none", "light", "standard"])
+def test_levels_change_what_they_name(level):
+    image = np.where(np.arange(64) // 8 % 2, 50, 10)[None, None].repeat(3, 0).repeat(64, 1).astype(np.float32)
+    valid = np.ones((64, 64), bool)
+    augmentation = Augmentation((64, 64), flip="none", band_std=(4.0,) * 3, **LEVELS[level])
+    results = [augment(augmentation, image, valid, valid.astype(np.int16), seed)[0] for seed in range(30)]
+    scales = [augmentation.plan(np.random.default_rng(seed), 64, 64).window.height for seed in range(30)]
+    assert (len(set(scales)) > 1) == (level != "none")
+    # Where nothing is varied every value lies between the image's own.
+    brighter = any(out.max() > image.max() + 0.05 for out in results)
+    assert brighter == (level == "standard")
+
+
+def test_every_level_of_the_flag_exists():
+    flag = next(flag for flag in DATA[1] if flag.name == "AUGMENT")
+    assert flag.choices == tuple(LEVELS)

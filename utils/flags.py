@@ -124,8 +124,15 @@ DATA = (
             "FLIP",
             None,
             "random flips: none, h (left-right), hv, d4 (and quarter turns); "
-            "default: d4 where images carry a CRS, else h",
+            "default: d4 where images carry a CRS, else h; none with --AUGMENT none",
             choices=("none", "h", "hv", "d4"),
+        ),
+        Flag(
+            "AUGMENT",
+            "standard",
+            "random changes: none, light (scale 0.5 to 2 and flips), "
+            "standard (also brightness and contrast of each band)",
+            choices=("none", "light", "standard"),
         ),
         Flag(
             "NORMALIZATION",

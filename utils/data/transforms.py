@@ -14,6 +14,12 @@ from utils.data.labels import IGNORE
 from utils.data.raster import Window
 
 FLIPS = ("none", "h", "hv", "d4")
+# What --AUGMENT names.
+LEVELS: dict[str, dict] = {
+    "none": {"scale": (1.0, 1.0), "probability": 0.0},
+    "light": {"probability": 0.0},
+    "standard": {},
+}
 # float32 holds these exactly; wider numbers are computed in float64.
 _NARROW = ("uint8", "int8", "uint16", "int16", "float16", "float32")
 

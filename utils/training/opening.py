@@ -20,7 +20,7 @@ from utils.data.dataset import (
 )
 from utils.data.layout import DatasetInfo
 from utils.data.statistics import BandStatistics, cached_statistics, class_weights, measure_bands
-from utils.data.transforms import Augmentation
+from utils.data.transforms import LEVELS, Augmentation
 from utils.devices import check_batch, choose_devices, describe, place
 from utils.files import replacing
 from utils.options import plain_options
@@ -136,7 +136,7 @@ def make_plan(
     sampler = TrainingSampler(tiles, options.BATCH_SIZE, options.SEED)
     total = options.MAX_ITERS or options.EPOCHS * sampler.batches_per_epoch
     settings, decisions = resolve(options, get_recipe(family), total)
-    flip = options.FLIP or ("d4" if data.has_crs else "h")
+    symmetries = "none" if options.AUGMENT == "none" else "d4" if data.has_crs else "h"
     return Plan(
         options,
         family,
@@ -144,7 +144,7 @@ def make_plan(
         devices,
         data,
         crop,
-        flip,
+        options.FLIP or symmetries,
         network,
         bands,
         weights,
@@ -159,7 +159,9 @@ def _about(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
     """Return the decisions beside those of the recipe."""
     options, crop, blueprint = plan.options, plan.crop, plan.network.blueprint
     millions = sum(p.numel() for p in plan.network.parameters()) / 1e6
-    why_flip = "--FLIP" if options.FLIP else "images carry a CRS" if plan.data.has_crs else "no CRS"
+    why_flip = "images carry a CRS" if plan.data.has_crs else "no CRS"
+    if options.FLIP or options.AUGMENT == "none":
+        why_flip = "--FLIP" if options.FLIP else "--AUGMENT"
     return [
         ("run", plan.folder, "resumed" if resumed else ""),
         ("device", describe(plan.devices), ""),
@@ -168,6 +170,7 @@ def _about(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
         ("length", _length(options, plan.total, plan.sampler.batches_per_epoch), ""),
         ("normalisation", plan.bands["scaling"], "--NORMALIZATION" if options.NORMALIZATION else ""),
         ("crop", f"{crop[0]} x {crop[1]} pixels", "--CROP_SIZE" if options.CROP_SIZE else "from the tiles"),
+        ("augment", options.AUGMENT, ""),
         ("flip", plan.flip, why_flip),
         ("class_weights", options.CLASS_WEIGHTS, "default" if options.CLASS_WEIGHTS == "none" else "flag"),
     ]
@@ -214,7 +217,8 @@ def assemble(plan: Plan) -> Session:
     on_gpu = device.type == "cuda"
     workers = default_workers(device.type) if options.NUM_WORKERS is None else options.NUM_WORKERS
     deviations = tuple(plan.network.std.tolist())
-    augmentation = Augmentation(crop_size=plan.crop, flip=plan.flip, band_std=deviations)
+    level = LEVELS[options.AUGMENT]
+    augmentation = Augmentation(crop_size=plan.crop, flip=plan.flip, band_std=deviations, **level)
     train = SegmentationDataset(data.splits["train"], data.classes, augmentation, options.SEED)
     val = SegmentationDataset(data.splits["val"], data.classes)
     per_epoch = plan.sampler.batches_per_epoch
