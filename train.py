@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
                 session.scheduler,
                 session.device,
                 session.title,
+                session.clip_grad,
             )
             confusion, val, _ = evaluate_network(
                 session.model, session.val_loader, session.device, session.criterion, session.val_progress

@@ -24,7 +24,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from nets.layers.resize import resize  # noqa: E402
-from nets.registry import find_model, get_recipe, list_models  # noqa: E402
+from nets.registry import find_model, list_models  # noqa: E402
 from nets.segmentation_model import SegmentationNetwork  # noqa: E402
 from utils.data.dataset import SegmentationDataset, TrainingSampler, collate, to_device  # noqa: E402
 from utils.data.layout import DatasetInfo, scan_dataset  # noqa: E402
@@ -37,7 +37,7 @@ from utils.program import run_program  # noqa: E402
 from utils.training.engine import train_one_epoch  # noqa: E402
 from utils.training.losses import Criterion, cross_entropy  # noqa: E402
 from utils.training.optimizers import build_optimizer  # noqa: E402
-from utils.training.recipe import resolve  # noqa: E402
+from utils.training.recipe import choose_recipe, resolve  # noqa: E402
 from utils.training.schedulers import build_scheduler  # noqa: E402
 from utils.training.setup import build_network, seed_everything  # noqa: E402
 
@@ -99,7 +99,7 @@ class Training:
         self.network.mean.copy_(pixels.nanmean((0, 2, 3)))
         self.network.std.copy_((pixels - self.network.mean[:, None, None]).square().nanmean((0, 2, 3)).sqrt())
         self.network.to(self.device)
-        settings, _ = resolve(options, get_recipe(family), limit)
+        settings, _ = resolve(options, choose_recipe(options), limit)
         self.criterion = Criterion(settings.loss, None, settings.aux_weight)
         self.optimizer = build_optimizer(self.network, settings)
         self.scheduler = build_scheduler(self.optimizer, settings, limit, limit)

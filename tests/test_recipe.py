@@ -1,20 +1,25 @@
 """Recipes, learning-rate curves and parameter groups."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from nets import create_model
-from nets.registry import get_recipe
+from nets.backbones.catalogue import create_backbone
+from nets.backbones.depth import find_layers
 from utils.options import train_options
-from utils.training.optimizers import build_optimizer, parameter_groups
-from utils.training.recipe import resolve
+from utils.training.announce import groups_table
+from utils.training.engine import train_one_epoch
+from utils.training.optimizers import build_optimizer, describe_groups, parameter_groups
+from utils.training.recipe import choose_recipe, resolve
 from utils.training.schedulers import build_scheduler, lr_factor
 
 
 def settings(*words: str, family: str = "segformer", total: int = 1000):
-    return resolve(train_options(list(words)), get_recipe(family), total)
+    options = train_options(["--MODEL_TYPE", family, *words])
+    return resolve(options, choose_recipe(options), total)
 
 
 def test_flags_win_and_every_decision_has_a_reason():
@@ -84,6 +89,123 @@ def test_groups_of_the_segformer_recipe():
     assert {id(p) for p in spared} == {id(p) for p in norms}
     assert all(group["weight_decay"] == 0 for name, group in groups.items() if "no decay" in name)
     assert sum(len(group["params"]) for group in groups.values()) == len(list(network.parameters()))
+
+
+def test_the_floor_is_the_same_for_all_groups():
+    chosen, _ = settings("--RECIPE", "paper", "--BATCH_SIZE", "16", family="setr", total=100)
+    slow, fast = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([{"params": [slow], "lr": 1e-3}, {"params": [fast], "lr": 1e-2}])
+    scheduler = build_scheduler(optimizer, chosen, 100, 100)
+    for _ in range(100):
+        optimizer.step()
+        scheduler.step()
+    assert scheduler.get_last_lr() == pytest.approx([1e-4, 1e-4])
+
+
+def test_warm_up_longer_than_the_run_is_said():
+    _, decisions = settings("--RECIPE", "paper", total=1000)
+    reasons = {name: reason for name, _, reason in decisions}
+    assert reasons["warmup_iters"] == "paper recipe; longer than this run of 1000: give --WARMUP_ITERS"
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "layers"),
+    [
+        ("vit_tiny", "block", {"cls_token": 0, "pos_embed": 0, "blocks.0.": 1, "blocks.11.": 12}),
+        ("swin_t", "block", {"patch_embed.": 0, "layers_0.blocks.0.": 1, "layers_3.blocks.1.": 12}),
+        ("convnext_t", "block", {"stem_": 0, "stages_0.blocks.0.": 1, "stages_3.blocks.2.": 18}),
+        (
+            "convnext_t",
+            "stage",
+            {"stem_": 0, "stages_2.downsample.": 0, "stages_0.": 1, "stages_3.blocks.": 4},
+        ),
+        ("cbam_resnet18", "stage", {"conv1.": 0, "layer1.0.": 1, "layer4.1.": 4}),
+    ],
+)
+def test_layers_of_a_backbone(name, unit, layers):
+    with torch.device("meta"):
+        backbone = create_backbone(name, bands=5)
+    found = find_layers(backbone, unit)
+    names = [key for key, _ in backbone.named_parameters() if key.startswith("body.")]
+    assert set(found) == set(names) and max(found.values()) == max(layers.values())
+    for beginning, layer in layers.items():
+        own = [key for key in names if key.removeprefix("body.").removeprefix("model.").startswith(beginning)]
+        assert own and all(found[key] == layer for key in own)
+
+
+def test_layers_of_another_backbone():
+    with torch.device("meta"), pytest.raises(ValueError, match="mit_b0 is not timm's"):
+        find_layers(create_backbone("mit_b0", bands=3))
+
+
+def test_decay_by_block():
+    with torch.device("meta"):
+        network = create_model("upernet", bands=3, num_classes=2, backbone="vit_tiny")
+    chosen, _ = settings("--INIT_LR", "1", family="upernet")
+    chosen = dataclasses.replace(chosen, layer_decay=0.5, backbone_lr_factor=0.1)
+    groups = {group["name"]: group for group in parameter_groups(network, chosen)}
+    assert next(iter(groups)) == "head" and groups["head"]["lr"] == 1
+    assert groups["backbone"]["lr"] == 0.1 and len(groups) == 15  # the pyramid on the maps
+    assert groups["backbone layer 12"]["lr"] == pytest.approx(0.05)
+    assert groups["backbone layer 0"]["lr"] == pytest.approx(0.1 * 0.5**13)
+
+
+def test_frozen_norms_normalise_by_the_batch_and_keep_their_weights():
+    network = create_model("unet", bands=3, num_classes=2, backbone="test_resnet", decoder_channels=8)
+    chosen, _ = settings("--INIT_LR", "0.1", family="unet", total=10)
+    optimizer = build_optimizer(network, dataclasses.replace(chosen, frozen_norm=True))
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    left = [name for name, parameter in network.named_parameters() if id(parameter) not in trained]
+    norm = next(m for m in network.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    mean = norm.running_mean.clone()
+    assert len(left) == 2 * sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.backbone.modules())
+    assert all(name.startswith("backbone.") for name in left)
+    network.train()(torch.randn(2, 3, 64, 64))["logits"].sum().backward()
+    assert norm.weight.grad is None and not torch.equal(norm.running_mean, mean)
+
+
+def test_table_of_groups():
+    network = torch.nn.Sequential(torch.nn.Conv2d(10, 100, 3), torch.nn.BatchNorm2d(100))
+    chosen, _ = settings("--RECIPE", "paper", "--BATCH_SIZE", "16")
+    optimizer = build_optimizer(network, dataclasses.replace(chosen, head_lr_factor=1.0))
+    build_scheduler(optimizer, chosen, 10_000, 1)  # the warm-up must not show
+    assert groups_table(describe_groups(optimizer)) == [
+        "parameter group  tensors  parameters     lr  weight decay",
+        "all                    2       9,100  6e-05          0.01",
+        "all, no decay          2         200  6e-05             0",
+    ]
+
+
+class Slope(torch.nn.Module):
+    """Two parameters at 0 whose loss 30 a + 40 b has a gradient of length 50."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (torch.nn.Parameter(torch.zeros(())) for _ in range(2))
+
+    def forward(self, _images: torch.Tensor) -> torch.Tensor:
+        return 30 * self.a + 40 * self.b
+
+
+@pytest.mark.parametrize(("limit", "length"), [(0.0, 50.0), (0.5, 0.5), (100.0, 50.0)])
+def test_the_gradient_of_all_parameters_together_is_clipped(limit, length):
+    network = Slope()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    batches = iter([{"image": torch.zeros(1, 1, 1, 1), "valid": torch.ones(1, 1, 1).bool()}])
+    train_one_epoch(
+        network,
+        batches,
+        1,
+        lambda outputs, _masks: (outputs, outputs),
+        optimizer,
+        scheduler,
+        torch.device("cpu"),
+        "",
+        clip_grad=limit,
+    )
+    step = [network.a.item(), network.b.item()]
+    assert step == pytest.approx([-0.6 * length, -0.8 * length], rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])

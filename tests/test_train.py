@@ -11,6 +11,7 @@ import torch
 import Structure
 import train
 from nets.errors import UserError
+from nets.models import unet
 from tests.tiny_dataset import write_dataset, write_list
 from utils.checkpoint import read_checkpoint
 from utils.program import run_program
@@ -68,9 +69,13 @@ def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
     expected = [float(log[2][name]) for name in ("train_loss", "val_loss")]
     assert [float(loss) for loss in losses] == pytest.approx(expected, abs=6e-5)
     text = capsys.readouterr().out
-    for word in ("CPU", "10", "class_2", "plain recipe", "lr", "curves.png"):
+    for word in ("CPU", "10", "class_2", "plain recipe", "lr", "curves.png", "parameter group  tensors"):
         assert word in text
-    assert json.loads((folder / "options.json").read_text())["flags"]["EPOCHS"] == 3
+    written = json.loads((folder / "options.json").read_text())
+    assert written["flags"]["EPOCHS"] == 3
+    (group,) = written["parameter_groups"]
+    count = sum(p.numel() for p in Structure.load_network(folder / "best.pth").parameters())
+    assert (group["group"], group["parameters"], group["lr"]) == ("all", count, 1e-3)
 
     checkpoint = read_checkpoint(folder / "best.pth")
     assert checkpoint["classes"]["names"] == ["class_0", "class_1", "class_2"]
@@ -91,7 +96,16 @@ def test_the_same_command_gives_the_same_bits_with_and_without_workers(data, tmp
 
 @pytest.mark.parametrize("unit", ["--EPOCHS", "--MAX_ITERS"])
 def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, unit, monkeypatch):
-    # Dropout and sgd with momentum: both have a state that must come back.
+    # Dropout and sgd with momentum: both have a state that must come back; so have groups of several rates.
+    rare = {
+        "layer_decay": 0.8,
+        "head_lr_factor": 2.0,
+        "clip_grad": 0.1,
+        "min_lr": 1e-3,
+        "no_decay": ("norm",),
+    }
+    for name, value in rare.items():
+        monkeypatch.setitem(unet.RECIPE["plain"], name, value)
     flags = [
         "--OPTIMIZER_TYPE",
         "sgd",
@@ -122,10 +136,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, unit, monkeyp
     )
     same(whole["state_dict"], parts["state_dict"])
     same(whole["training"]["optimizer"], parts["training"]["optimizer"])
+    groups = whole["training"]["optimizer"]["param_groups"]
+    assert [group["lr"] for group in groups] == pytest.approx([1e-3] * len(groups)) and len(groups) > 9
     logs = [rows(tmp_path / "pth_files" / name) for name in ("whole", "parts")]
     for row in (*logs[0], *logs[1]):
         row.pop("seconds")
     assert logs[0] == logs[1]
+
+
+def test_a_run_clips_the_gradient_as_its_recipe_says(data, monkeypatch):
+    limits, clip = [], torch.nn.utils.clip_grad_norm_
+
+    def noted(parameters, limit):
+        limits.append(limit)
+        return clip(parameters, limit)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", noted)
+    assert run(data) == 0 and not limits
+    monkeypatch.setitem(unet.RECIPE["plain"], "clip_grad", 0.25)
+    assert run(data) == 0 and limits == [0.25, 0.25]
 
 
 def test_names_of_runs(data, tmp_path, capsys):

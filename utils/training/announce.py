@@ -62,5 +62,14 @@ def classes_table(data: DatasetInfo, weights: list[float] | None) -> list[str]:
     return align(rows)
 
 
+def groups_table(groups: Sequence[dict]) -> list[str]:
+    """Return aligned lines of the parameter groups that `describe_groups` describes."""
+    rows = [["parameter group", "tensors", "parameters", "lr", "weight decay"]]
+    for group in groups:
+        counts = [f"{group[name]:,}" for name in ("tensors", "parameters")]
+        rows.append([group["group"], *counts, *(f"{group[name]:.3g}" for name in ("lr", "weight_decay"))])
+    return align(rows)
+
+
 def _share(counts: np.ndarray, index: int) -> str:
     return f"{100 * counts[index] / max(int(counts.sum()), 1):.2f}%"

@@ -60,8 +60,11 @@ def train_one_epoch(
     scheduler: LRScheduler,
     device: torch.device,
     title: str,
+    clip_grad: float = 0.0,
 ) -> dict[str, float]:
     """Train for `iterations` batches and return the mean losses "total" and "main" and the last "lr".
+
+    A `clip_grad` above 0 limits the norm of the gradient of all parameters together.
 
     Raises:
         UserError: the loss is no longer a number.
@@ -75,6 +78,8 @@ def train_one_epoch(
         total, main = criterion(outputs, masks)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
+        if clip_grad:
+            nn.utils.clip_grad_norm_(network.parameters(), clip_grad)
         optimizer.step()
         lr = scheduler.get_last_lr()[0]
         scheduler.step()

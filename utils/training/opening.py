@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nets.registry import get_recipe
 from utils.data.dataset import (
     SegmentationDataset,
     TrainingSampler,
@@ -24,11 +23,11 @@ from utils.data.transforms import LEVELS, Augmentation
 from utils.devices import check_batch, choose_devices, describe, place
 from utils.files import replacing
 from utils.options import plain_options
-from utils.training.announce import bands_table, classes_table, decisions_table, say
+from utils.training.announce import bands_table, classes_table, decisions_table, groups_table, say
 from utils.training.logger import TrainingLog
 from utils.training.losses import Criterion
-from utils.training.optimizers import build_optimizer
-from utils.training.recipe import Settings, resolve
+from utils.training.optimizers import build_optimizer, describe_groups
+from utils.training.recipe import Settings, choose_recipe, resolve
 from utils.training.resume import resume
 from utils.training.runs import new_run
 from utils.training.schedulers import build_scheduler
@@ -102,9 +101,11 @@ def open_session(options: argparse.Namespace, build: Build = build_network) -> S
     about = [*_about(plan, resumed=checkpoint is not None), *plan.decisions]
     say(*classes_table(plan.data, plan.weights), "", *decisions_table(about), "")
     session = assemble(plan)
+    groups = describe_groups(session.optimizer)
+    say(*groups_table(groups), "")
     if checkpoint is not None:
         restore(session, checkpoint["training"])
-    write_options(plan.folder, options, about)
+    write_options(plan.folder, options, about, groups)
     return session
 
 
@@ -135,7 +136,7 @@ def make_plan(
         bands, weights = checkpoint["bands"], checkpoint["training"]["class_weights"]
     sampler = TrainingSampler(tiles, options.BATCH_SIZE, options.SEED)
     total = options.MAX_ITERS or options.EPOCHS * sampler.batches_per_epoch
-    settings, decisions = resolve(options, get_recipe(family), total)
+    settings, decisions = resolve(options, choose_recipe(options), total)
     symmetries = "none" if options.AUGMENT == "none" else "d4" if data.has_crs else "h"
     return Plan(
         options,
@@ -248,6 +249,7 @@ def assemble(plan: Plan) -> Session:
         log=TrainingLog(plan.folder, plan.family),
         total=plan.total,
         per_round=epochs_per_round * per_epoch,
+        clip_grad=plan.settings.clip_grad,
     )
 
 
@@ -268,10 +270,13 @@ def restore(session: Session, state: dict) -> None:
     session.restart_batches()
 
 
-def write_options(folder: Path, options: argparse.Namespace, about: list[tuple[str, object, str]]) -> None:
-    """Write options.json: the flags as parsed and every decision with its reason."""
+def write_options(
+    folder: Path, options: argparse.Namespace, about: list[tuple[str, object, str]], groups: list[dict]
+) -> None:
+    """Write options.json: the flags as parsed, every decision with its reason and the parameter groups."""
     folder.mkdir(parents=True, exist_ok=True)
     decisions = {name: {"value": str(value), "reason": reason} for name, value, reason in about}
-    text = json.dumps({"flags": plain_options(options), "decisions": decisions}, indent=1, ensure_ascii=False)
+    content = {"flags": plain_options(options), "decisions": decisions, "parameter_groups": groups}
+    text = json.dumps(content, indent=1, ensure_ascii=False)
     with replacing(folder / "options.json") as part:
         part.write_text(text, encoding="utf-8")

@@ -4,44 +4,83 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from nets.backbones.depth import find_layers
 from utils.training.recipe import Settings
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+NORMS = (BATCH_NORM, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+BACKBONE = "backbone."
 
 
 def parameter_groups(network: nn.Module, settings: Settings) -> list[dict]:
-    """Return groups {"name", "params", "lr", "weight_decay"}: backbone and head, with and without decay."""
-    spared = {
+    """Return groups {"name", "params", "lr", "weight_decay"}: parts of one rate, with and without decay."""
+    layers = find_layers(network.backbone, settings.layer_unit) if settings.layer_decay != 1 else {}
+    norms = {
         id(parameter)
         for module in network.modules()
-        if "norm" in settings.no_decay and isinstance(module, NORMS)
+        if isinstance(module, NORMS)
         for parameter in module.parameters(recurse=False)
     }
-    parts = [part for part in settings.no_decay if part != "norm"]
     groups: dict[str, dict] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        head = settings.head_lr_factor != 1 and not name.startswith("backbone.")
-        decay = id(parameter) not in spared and not any(part in name for part in parts)
-        key = ("head" if head else "backbone" if settings.head_lr_factor != 1 else "all") + (
-            "" if decay else ", no decay"
-        )
-        group = groups.setdefault(
-            key,
-            {
-                "name": key,
-                "params": [],
-                "lr": settings.lr * (settings.head_lr_factor if head else 1.0),
-                "weight_decay": settings.weight_decay if decay else 0.0,
-            },
-        )
-        group["params"].append(parameter)
-    return list(groups.values())
+        part, factor = _part(name, layers, settings)
+        decay = not _spared(name, parameter, settings.no_decay, is_norm=id(parameter) in norms)
+        key = part if decay else f"{part}, no decay"
+        rates = {"lr": settings.lr * factor, "weight_decay": settings.weight_decay if decay else 0.0}
+        groups.setdefault(key, {"name": key, "params": [], **rates})["params"].append(parameter)
+    # The log shows the rate of the first group: one without a factor where there is one.
+    return sorted(groups.values(), key=lambda group: group["lr"] != settings.lr)
+
+
+def _part(name: str, layers: dict[str, int], settings: Settings) -> tuple[str, float]:
+    """Return the part of the network that a parameter belongs to and the factor on its learning rate."""
+    if not layers and settings.head_lr_factor == settings.backbone_lr_factor == 1:
+        return "all", 1.0
+    if not name.startswith(BACKBONE):
+        return "head", settings.head_lr_factor
+    layer = layers.get(name.removeprefix(BACKBONE))
+    if layer is None:
+        return "backbone", settings.backbone_lr_factor
+    below = (settings.layer_count or max(layers.values())) + 1 - layer  # the head is one above the deepest
+    return f"backbone layer {layer}", settings.backbone_lr_factor * settings.layer_decay**below
+
+
+def _spared(name: str, parameter: nn.Parameter, no_decay: tuple[str, ...], *, is_norm: bool) -> bool:
+    """Return whether a parameter has no weight decay."""
+    kinds = {"norm": is_norm, "vector": parameter.ndim <= 1}
+    return any(kinds.get(part, part in name) for part in no_decay)
+
+
+def freeze_norms(backbone: nn.Module) -> None:
+    """Keep weights and biases of the batch norms as they are; they still normalise by each batch."""
+    for module in backbone.modules():
+        if isinstance(module, BATCH_NORM):
+            module.requires_grad_(requires_grad=False)
+
+
+def describe_groups(optimizer: Optimizer) -> list[dict]:
+    """Return {"group", "tensors", "parameters", "lr", "weight_decay"} of each group, in plain values.
+
+    The learning rate is the initial one without warm-up.
+    """
+    return [
+        {
+            "group": group["name"],
+            "tensors": len(group["params"]),
+            "parameters": sum(parameter.numel() for parameter in group["params"]),
+            "lr": group.get("initial_lr", group["lr"]),
+            "weight_decay": group["weight_decay"],
+        }
+        for group in optimizer.param_groups
+    ]
 
 
 def build_optimizer(network: nn.Module, settings: Settings) -> Optimizer:
-    """Return the optimiser that `settings` name over the network's parameter groups."""
+    """Return the optimiser that `settings` name over what they leave to be trained of the network."""
+    if settings.frozen_norm:
+        freeze_norms(network.backbone)
     groups = parameter_groups(network, settings)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)

@@ -1,7 +1,17 @@
-"""From a family's RECIPE table and the flags to the settings of a run, with the reason of each."""
+"""From a family's RECIPE table and the flags to the settings of a run, with the reason of each.
+
+A RECIPE has the entries of "plain" and of "paper". Where they depend on how the network is built,
+"paper_where" lists pairs (conditions on the builder's options, entries that go before those of "paper"): a
+backbone is named by the beginning of its name, another option by its value; of several pairs that apply, the
+last one counts. Their "model_options" are added to those of "paper".
+"""
 
 import argparse
+import inspect
 from dataclasses import dataclass, fields
+
+from nets.backbones.catalogue import find_backbone, is_backbone
+from nets.registry import find_model, get_builder, get_recipe, parse_model_options, plain
 
 # What a recipe leaves open. Adam's usual rate is too small for SGD, so that rate depends on the optimiser.
 DEFAULTS = {
@@ -17,7 +27,15 @@ DEFAULTS = {
     "head_lr_factor": 1.0,
     "no_decay": (),
     "step_ratio": 0.1,
+    "backbone_lr_factor": 1.0,
+    "layer_decay": 1.0,
+    "layer_unit": "block",
+    "layer_count": 0,
+    "clip_grad": 0.0,
+    "frozen_norm": False,
 }
+# Said only where a recipe uses them.
+RARE = ("backbone_lr_factor", "layer_decay", "layer_unit", "layer_count", "clip_grad", "frozen_norm")
 OPTIMIZER_DEFAULTS = {
     "adam": {"lr": 1e-3, "weight_decay": 0.0},
     "adamw": {"lr": 1e-3, "weight_decay": 0.01},
@@ -43,19 +61,26 @@ class Settings:
 
     Attributes:
         optimizer: "adam", "adamw" or "sgd".
-        lr: initial learning rate of the backbone; the head's is `head_lr_factor` times that.
+        lr: initial learning rate, on which the factors below act.
         momentum: SGD momentum or Adam's first beta.
         weight_decay: decay of all weights but those in `no_decay`.
         scheduler: "poly", "step", "cos" or "exp".
         poly_power: exponent of "poly".
-        min_lr: floor of the learning rate.
+        min_lr: floor of every group's learning rate.
         warmup_iters: iterations of linear warm-up.
         warmup_factor: first factor of the warm-up.
         step_ratio: factor per step of "step" and "exp".
         loss: main loss.
         aux_weight: weight of auxiliary outputs.
         head_lr_factor: learning rate outside the backbone, relative.
-        no_decay: parts of parameter names without weight decay; "norm" means every norm layer.
+        no_decay: parts of parameter names without weight decay; "norm" means every norm layer, "vector" every
+            parameter of one dimension (norms, biases, scales).
+        backbone_lr_factor: learning rate of the backbone, relative.
+        layer_decay: factor per layer of the backbone, from the head towards the image; 1 is none.
+        layer_unit: what a layer is, "block" or "stage" (see `nets.backbones.depth`).
+        layer_count: layers that the decay counts below the head; 0 is as many as the backbone has.
+        clip_grad: largest norm of the gradient of all parameters together; 0 is no limit.
+        frozen_norm: the backbone's batch norms keep their weights and biases.
     """
 
     optimizer: str
@@ -72,19 +97,58 @@ class Settings:
     aux_weight: float
     head_lr_factor: float
     no_decay: tuple[str, ...]
+    backbone_lr_factor: float
+    layer_decay: float
+    layer_unit: str
+    layer_count: int
+    clip_grad: float
+    frozen_norm: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The entries of a family's RECIPE that apply to a network, and where each stands there."""
+
+    entries: dict
+    reasons: dict[str, str]
+
+
+def choose_recipe(options: argparse.Namespace) -> Recipe:
+    """Return what the flags RECIPE, MODEL_TYPE, BACKBONE_TYPE and MODEL_OPTIONS choose."""
+    family, implied = find_model(options.MODEL_TYPE)
+    table, title = get_recipe(family), f"{options.RECIPE} recipe"
+    built = {name: p.default for name, p in inspect.signature(get_builder(family)).parameters.items()}
+    built |= implied | parse_model_options(options.MODEL_OPTIONS)
+    if options.BACKBONE_TYPE is not None:
+        built["backbone"] = options.BACKBONE_TYPE
+    entries = dict(table[options.RECIPE])
+    reasons = dict.fromkeys(entries, title)
+    for conditions, changes in table.get(f"{options.RECIPE}_where", ()):
+        if all(_fits(name, built[name], wanted) for name, wanted in conditions.items()):
+            merged = entries.get("model_options", {}) | changes.get("model_options", {})
+            entries |= changes | {"model_options": merged}
+            words = ", ".join(f"{name} {wanted}" for name, wanted in conditions.items())
+            reasons |= dict.fromkeys(changes, f"{title} for {words}")
+    return Recipe(entries, reasons)
+
+
+def _fits(name: str, value: object, wanted: str) -> bool:
+    """Return whether an option has the wanted value, or is a backbone whose name begins so."""
+    if name == "backbone" and is_backbone(str(value)):
+        return find_backbone(str(value)).startswith(wanted)
+    return plain(str(value)) == plain(wanted)
 
 
 def resolve(
-    options: argparse.Namespace, recipes: dict[str, dict], total: int
+    options: argparse.Namespace, recipe: Recipe, total: int
 ) -> tuple[Settings, list[tuple[str, object, str]]]:
     """Return the settings of a run and, for each, (name, value, where it comes from).
 
     Args:
         options: parsed flags; a flag that is given wins.
-        recipes: the family's RECIPE table.
+        recipe: what `choose_recipe` chose.
         total: iterations of the run.
     """
-    recipe = recipes[options.RECIPE]
     chosen, reasons = {}, {}
     for name in (field.name for field in fields(Settings)):
         flag = getattr(options, FLAGS.get(name, ""), None)
@@ -92,25 +156,39 @@ def resolve(
             chosen[name], reasons[name] = flag, f"--{FLAGS[name]}"
         elif name in ("lr", "weight_decay"):
             chosen[name], reasons[name] = _rate(name, chosen["optimizer"], options, recipe)
-        elif name == "warmup_iters" and "warmup_fraction" in recipe:
-            chosen[name] = int(recipe["warmup_fraction"] * total)
-            reasons[name] = f"{options.RECIPE} recipe: {recipe['warmup_fraction']:.0%} of the run"
-        elif name in recipe:
-            chosen[name], reasons[name] = recipe[name], f"{options.RECIPE} recipe"
         else:
-            chosen[name], reasons[name] = DEFAULTS[name], "default"
-    return Settings(**chosen), [(name, value, reasons[name]) for name, value in chosen.items()]
+            chosen[name], reasons[name] = _entry(name, options, recipe, total)
+    told = [name for name in chosen if name not in RARE or reasons[name] != "default"]
+    return Settings(**chosen), [(name, chosen[name], reasons[name]) for name in told]
 
 
-def _rate(name: str, optimizer: str, options: argparse.Namespace, recipe: dict) -> tuple[float, str]:
+def _entry(name: str, options: argparse.Namespace, recipe: Recipe, total: int) -> tuple[object, str]:
+    """Return an entry of the recipe, or the default, and where it comes from."""
+    if name == "warmup_iters" and "warmup_fraction" in recipe.entries:
+        fraction = recipe.entries["warmup_fraction"]
+        return int(fraction * total), f"{recipe.reasons['warmup_fraction']}: {fraction:.0%} of the run"
+    if name not in recipe.entries:
+        return DEFAULTS[name], "default"
+    value, reason = recipe.entries[name], recipe.reasons[name]
+    if name == "warmup_iters" and value >= total:
+        reason += f"; longer than this run of {total}: give --WARMUP_ITERS"
+    return _scaled(value, reason, options, recipe) if name == "min_lr" else (value, reason)
+
+
+def _rate(name: str, optimizer: str, options: argparse.Namespace, recipe: Recipe) -> tuple[float, str]:
     """Return the learning rate or weight decay that suits the optimiser."""
-    own = recipe.get("optimizer", DEFAULTS["optimizer"])
+    own = recipe.entries.get("optimizer", DEFAULTS["optimizer"])
     related = optimizer == own or (name == "lr" and "sgd" not in (optimizer, own))
-    if name not in recipe or not related:
+    if name not in recipe.entries or not related:
         return OPTIMIZER_DEFAULTS[optimizer][name], f"usual for {optimizer}"
-    value, reason = recipe[name], f"{options.RECIPE} recipe"
-    official = recipe.get("batch_size")
-    if name == "lr" and official and official != options.BATCH_SIZE:
-        value *= options.BATCH_SIZE / official
-        reason += f": {recipe['lr']:g} at batch {official}, scaled to {options.BATCH_SIZE}"
-    return value, reason
+    value, reason = recipe.entries[name], recipe.reasons[name]
+    return _scaled(value, reason, options, recipe) if name == "lr" else (value, reason)
+
+
+def _scaled(rate: float, reason: str, options: argparse.Namespace, recipe: Recipe) -> tuple[float, str]:
+    """Return a learning rate for this run's batch, in proportion to the recipe's."""
+    official = recipe.entries.get("batch_size", options.BATCH_SIZE)
+    if not rate or official == options.BATCH_SIZE:
+        return rate, reason
+    scaled = rate * options.BATCH_SIZE / official
+    return scaled, f"{reason}: {rate:g} at batch {official}, scaled to {options.BATCH_SIZE}"

@@ -1,6 +1,7 @@
 """Learning-rate curves, a function of the iteration alone, so that a resumed run needs no history."""
 
 import math
+from collections.abc import Callable
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -8,20 +9,21 @@ from torch.optim.lr_scheduler import LambdaLR
 from utils.training.recipe import Settings
 
 
-def lr_factor(iteration: int, settings: Settings, total: int, step: int) -> float:
-    """Return the factor on the initial learning rate.
+def lr_factor(iteration: int, settings: Settings, total: int, step: int, lr: float | None = None) -> float:
+    """Return the factor on an initial learning rate.
 
     Args:
         iteration: iterations done.
         settings: curve, power, floor, ratio and warm-up.
         total: iterations of the run.
         step: iterations per decay of the curves "step" and "exp".
+        lr: initial learning rate of a parameter group; None is that of the run.
     """
     warmup = settings.warmup_iters
     if iteration < warmup:
         return settings.warmup_factor + (1 - settings.warmup_factor) * iteration / warmup
     progress = min((iteration - warmup) / max(total - warmup, 1), 1.0)
-    floor = min(settings.min_lr / settings.lr, 1.0)
+    floor = min(settings.min_lr / (settings.lr if lr is None else lr), 1.0)
     curves = {
         "poly": lambda: floor + (1 - floor) * (1 - progress) ** settings.poly_power,
         "cos": lambda: floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2,
@@ -32,5 +34,9 @@ def lr_factor(iteration: int, settings: Settings, total: int, step: int) -> floa
 
 
 def build_scheduler(optimizer: Optimizer, settings: Settings, total: int, step: int) -> LambdaLR:
-    """Return a scheduler that is stepped once per iteration."""
-    return LambdaLR(optimizer, lambda iteration: lr_factor(iteration, settings, total, step))
+    """Return a scheduler that is stepped once per iteration; the floor is the same for every group."""
+
+    def curve(lr: float) -> Callable[[int], float]:
+        return lambda iteration: lr_factor(iteration, settings, total, step, lr)
+
+    return LambdaLR(optimizer, [curve(group["lr"]) for group in optimizer.param_groups])

@@ -43,6 +43,7 @@ class Session:
         device: the leading device.
         model: network on its devices.
         total, per_round: iterations of the run and between two validations.
+        clip_grad: largest norm of the gradient; 0 is no limit.
         iteration: iterations done.
         best: best mIoU so far, negative before the first validation.
         best_confusion: confusion matrix of the best epoch, until it is drawn.
@@ -65,6 +66,7 @@ class Session:
     log: TrainingLog
     total: int
     per_round: int
+    clip_grad: float = 0.0
     iteration: int = 0
     best: float = -1.0
     best_confusion: ConfusionMatrix | None = None

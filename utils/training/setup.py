@@ -16,11 +16,12 @@ from nets import create_model
 from nets.errors import UserError
 from nets.importers.openmmlab import is_openmmlab, load_openmmlab
 from nets.layers.init import reinitialize
-from nets.registry import find_model, get_recipe, parse_model_options
+from nets.registry import find_model, parse_model_options
 from utils.checkpoint import load_matching, read_file
 from utils.data.bands import rgb_bands
 from utils.data.layout import DatasetInfo, scan_dataset
 from utils.data.statistics import BandStatistics
+from utils.training.recipe import choose_recipe
 
 DEFAULT_CROP = 512
 
@@ -63,7 +64,6 @@ def check_names(options: argparse.Namespace) -> str:
 
 def build_network(options: argparse.Namespace, bands: int, num_classes: int) -> nn.Module:
     """Return the network of the flags, started by INIT_TYPE."""
-    family, _ = find_model(options.MODEL_TYPE)
     given = parse_model_options(options.MODEL_OPTIONS)
     for key in ("bands", "num_classes", "backbone"):
         if key in given:
@@ -71,12 +71,12 @@ def build_network(options: argparse.Namespace, bands: int, num_classes: int) -> 
             raise UserError(f"--MODEL_OPTIONS {key}=...: use --{flag} instead")
     if options.BACKBONE_TYPE is not None:
         given["backbone"] = options.BACKBONE_TYPE
-    recipe = get_recipe(family)[options.RECIPE]
+    recipe = choose_recipe(options)
     network = create_model(
         options.MODEL_TYPE,
         bands=bands,
         num_classes=num_classes,
-        **{**recipe.get("model_options", {}), **given},
+        **{**recipe.entries.get("model_options", {}), **given},
     )
     reinitialize(network, options.INIT_TYPE)
     return network
