@@ -88,5 +88,7 @@ RECIPE = {
         "poly_power": 0.9,
         "min_lr": 1e-4,
         "batch_size": 16,
+        "loss": "ce",
+        "model_options": {"dropout": 0.0},
     },
 }

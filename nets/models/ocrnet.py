@@ -179,7 +179,8 @@ def ocrnet(
 
 RECIPE = {
     "plain": {"optimizer": "adam", "lr": 1e-3, "aux_weight": 0.4},
-    # MMSegmentation configs/ocrnet: ADE20K 160k iterations, total batch 16.
+    # MMSegmentation configs/ocrnet, batch 16: HRNet on ADE20K 160k iterations, ResNet-101 on Cityscapes.
+    # The auxiliary output is the coarse prediction.
     "paper": {
         "optimizer": "sgd",
         "lr": 0.01,
@@ -189,6 +190,11 @@ RECIPE = {
         "poly_power": 0.9,
         "min_lr": 1e-4,
         "batch_size": 16,
+        "loss": "ce",
         "aux_weight": 0.4,
+        "model_options": {"dropout": 0.0},
     },
+    "paper_where": [
+        ({"backbone": "resnet"}, {"lr": 0.02, "min_lr": 2e-4, "model_options": {"dropout": 0.1}}),
+    ],
 }

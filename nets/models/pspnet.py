@@ -83,7 +83,8 @@ RECIPE = {
         "poly_power": 0.9,
         "min_lr": 1e-4,
         "batch_size": 16,
+        "loss": "ce",
         "aux_weight": 0.4,
-        "model_options": {"aux": True},
+        "model_options": {"aux": True, "dropout": 0.1},
     },
 }

@@ -219,7 +219,8 @@ def segnext(
 
 RECIPE = {
     "plain": {"optimizer": "adam", "lr": 6e-4, "warmup_fraction": 0.05},
-    # The authors' and MMSegmentation's configs/segnext: ADE20K, total batch 16 on one GPU.
+    # The authors' and MMSegmentation's configs/segnext: ADE20K, total batch 16 on one GPU. The `pos_block`
+    # that they spare from decay is no part of this network.
     "paper": {
         "optimizer": "adamw",
         "lr": 6e-5,
@@ -228,8 +229,14 @@ RECIPE = {
         "no_decay": ("norm",),
         "scheduler": "poly",
         "poly_power": 1.0,
+        "min_lr": 0.0,
         "warmup_iters": 1500,
         "warmup_factor": 1e-6,
         "batch_size": 16,
+        "loss": "ce",
+        "model_options": {"dropout": 0.1},
     },
+    "paper_where": [
+        ({"backbone": size}, {"model_options": {"drop_path": rate}}) for size, rate in DROP_PATH.items()
+    ],
 }

@@ -288,7 +288,10 @@ RECIPE = {
         "poly_power": 0.9,
         "min_lr": 1e-4,
         "batch_size": 16,
+        "loss": "ce",
         "aux_weight": 0.4,
-        "model_options": {"aux": True},
+        "model_options": {"aux": True, "dropout": 0.0, "drop_path": 0.0},
     },
+    # Three auxiliary heads, where the paper has four.
+    "paper_where": [({"backbone": "large", "decoder": "pup"}, {"model_options": {"layers": (9, 14, 19)}})],
 }

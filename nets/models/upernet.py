@@ -135,11 +135,24 @@ def upernet(
     )
 
 
+# What the transformers and ConvNeXt share (MMSegmentation configs/swin, vit, convnext: ADE20K, batch 16).
+ADAMW = {
+    "optimizer": "adamw",
+    "lr": 6e-5,
+    "weight_decay": 0.01,
+    "poly_power": 1.0,
+    "min_lr": 0.0,
+    "warmup_iters": 1500,
+    "warmup_factor": 1e-6,
+}
+VIT = {
+    **ADAMW,
+    "no_decay": ("norm", "pos_embed", "cls_token"),
+    "model_options": {"drop_path": 0.0},
+}
 RECIPE = {
     "plain": {"optimizer": "adam", "lr": 3e-4, "warmup_fraction": 0.05},
-    # MMSegmentation configs/upernet: ADE20K, ResNet, total batch 16. On Swin: adamw, rate 6e-5, decay 0.01;
-    # on ConvNeXt: adamw, 1e-4, 0.05; both with poly power 1 after 1500 iterations of warm-up and no decay of
-    # norms.
+    # MMSegmentation configs/upernet: ADE20K, ResNet, total batch 16.
     "paper": {
         "optimizer": "sgd",
         "lr": 0.01,
@@ -149,7 +162,35 @@ RECIPE = {
         "poly_power": 0.9,
         "min_lr": 1e-4,
         "batch_size": 16,
+        "loss": "ce",
         "aux_weight": 0.4,
-        "model_options": {"aux": True},
+        "model_options": {"aux": True, "dropout": 0.1},
     },
+    "paper_where": [
+        (
+            {"backbone": "swin_"},
+            {
+                **ADAMW,
+                "no_decay": ("norm", "absolute_pos_embed", "relative_position_bias_table"),
+                "model_options": {"drop_path": DROP_PATH["swin_"]},
+            },
+        ),
+        ({"backbone": "vit_"}, VIT),
+        ({"backbone": "deit_"}, VIT),
+        (
+            {"backbone": "convnext"},
+            {
+                **ADAMW,
+                "lr": 1e-4,
+                "weight_decay": 0.05,
+                "no_decay": ("vector",),
+                "layer_decay": 0.9,
+                "layer_unit": "stage",
+                "layer_count": 12,
+                "model_options": {"drop_path": DROP_PATH["convnext"]},
+            },
+        ),
+        ({"backbone": "convnext_tiny"}, {"layer_count": 6}),
+        ({"backbone": "convnext_xlarge"}, {"lr": 8e-5}),
+    ],
 }

@@ -1,0 +1,254 @@
+"""`--RECIPE paper` against the published numbers, by what optimiser, scheduler and network really get."""
+
+import re
+
+import pytest
+import torch
+from timm.layers import DropPath
+from torch import nn
+
+from nets import list_models
+from utils.options import train_options
+from utils.training.optimizers import build_optimizer
+from utils.training.recipe import choose_recipe, resolve
+from utils.training.schedulers import build_scheduler
+from utils.training.setup import build_network
+
+TOTAL = 160_000
+CNN = {
+    "optimizer": "SGD", "batch": 16, "lr": 0.01, "decay": 5e-4, "momentum": 0.9, "warmup": 0, "power": 0.9,
+    "floor": 1e-4, "head": 1, "backbone": 1, "clip": 0, "loss": "ce", "aux": [0.4], "drop_path": 0.0,
+    "dropout": 0.1, "no_decay": "",
+}  # fmt: skip
+ADAMW = {**CNN, "optimizer": "AdamW", "lr": 6e-5, "decay": 0.01, "warmup": 1500, "power": 1.0, "floor": 0.0}
+SEGFORMER = {**ADAMW, "head": 10, "aux": [], "drop_path": 0.1, "no_decay": "norms"}
+VIT = {**ADAMW, "no_decay": "norms|pos_embed|cls_token"}
+CONVNEXT = {**ADAMW, "lr": 1e-4, "decay": 0.05, "drop_path": 0.4, "no_decay": "vectors"}
+SETR = {**CNN, "lr": 1e-3, "decay": 0.0, "head": 10, "dropout": 0.0}
+MASK = {
+    **CNN, "optimizer": "AdamW", "lr": 1e-4, "decay": 0.05, "floor": 0.0, "backbone": 0.1, "clip": 0.01,
+    "loss": "mask", "aux": [], "dropout": None,
+    "no_decay": "norms|query|level_embed|relative_position_bias_table",
+}  # fmt: skip
+
+# Flags -> numbers. "head" and "backbone" are factors on the learning rate, "aux" the weight of each auxiliary
+# output, "no_decay" parts of names beside all norm layers ("norms") or all one-dimensional tensors
+# ("vectors"); dropout None is not looked at. Sources: MMSegmentation's configs (2024-03).
+TABLE = {
+    "fcn --BACKBONE_TYPE resnet18": CNN,
+    "pspnet --BACKBONE_TYPE resnet18": CNN,
+    "deeplab --BACKBONE_TYPE resnet18": CNN,
+    "deeplabv3 --BACKBONE_TYPE resnet18": CNN,
+    "unet --BACKBONE_TYPE resnet18": CNN,
+    "unet --BACKBONE_TYPE s5_d16": CNN,
+    "hrnet --BACKBONE_TYPE w18s": {**CNN, "aux": [], "dropout": 0.0},
+    "ocrnet --BACKBONE_TYPE w18s": {**CNN, "dropout": 0.0},
+    "ocrnet --BACKBONE_TYPE resnet101": {**CNN, "lr": 0.02, "floor": 2e-4},
+    "upernet --BACKBONE_TYPE resnet18": CNN,
+    "upernet --BACKBONE_TYPE swin_t": {
+        **ADAMW, "drop_path": 0.3, "no_decay": "norms|absolute_pos_embed|relative_position_bias_table",
+    },
+    "upernet --BACKBONE_TYPE vit_tiny": VIT,
+    "upernet --BACKBONE_TYPE deit_tiny_patch16_224": VIT,
+    "upernet --BACKBONE_TYPE convnext_t": CONVNEXT,
+    "upernet --BACKBONE_TYPE convnext_s": CONVNEXT,
+    "upernet --BACKBONE_TYPE convnext_xl": {**CONVNEXT, "lr": 8e-5},
+    "segformer --BACKBONE_TYPE b0": SEGFORMER,
+    "segformer --BACKBONE_TYPE b5": SEGFORMER,
+    "segnext --BACKBONE_TYPE t": SEGFORMER,
+    "segnext --BACKBONE_TYPE s": SEGFORMER,
+    "segnext --BACKBONE_TYPE b": SEGFORMER,
+    "segnext --BACKBONE_TYPE l": {**SEGFORMER, "drop_path": 0.3},
+    "setr --BACKBONE_TYPE base --MODEL_OPTIONS decoder=naive": {**SETR, "aux": [0.4] * 3},
+    "setr --BACKBONE_TYPE large --MODEL_OPTIONS decoder=pup": {**SETR, "aux": [0.4] * 3},
+    "setr --BACKBONE_TYPE base --MODEL_OPTIONS decoder=mla": {**SETR, "aux": [0.4] * 4},
+    "mask2former --BACKBONE_TYPE resnet50": {**MASK, "frozen_norm": True},
+    "mask2former --BACKBONE_TYPE swin_t": {**MASK, "drop_path": 0.3},
+}  # fmt: skip
+# Rate of each part relative to `lr` under layer-wise decay: 0.9 per stage, counted below 6 or 12 groups; the
+# halvings between the stages belong to the stem, norms on the maps to the head.
+STAGES = {
+    r"backbone\.(norms|levels)\.": 0,
+    r"backbone\.body\.stem_": 1,
+    r"backbone\.body\.stages_\d\.downsample\.": 1,
+    r"backbone\.body\.stages_0\.blocks": 2,
+    r"backbone\.body\.stages_1\.blocks": 3,
+    r"backbone\.body\.stages_2\.blocks": 4,
+    r"backbone\.body\.stages_3\.blocks": 5,
+}
+GROUPS = {"convnext_t": 6, "convnext_s": 12, "convnext_xl": 12}
+NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+
+
+def needs(words: str) -> None:
+    """Skip a row whose network is not there yet."""
+    family = words.split()[0]
+    if family not in (*list_models(), "deeplabv3"):
+        pytest.skip(f"there is no family {family} yet")
+
+
+class Run:
+    """A network without memory for its weights and what the paper recipe makes of it."""
+
+    def __init__(self, words: str, *more: str):
+        needs(words)
+        self.options = train_options(["--MODEL_TYPE", *words.split(), "--RECIPE", "paper", *more])
+        with torch.device("meta"):
+            self.network = build_network(self.options, bands=3, num_classes=5)
+        self.settings, decisions = resolve(self.options, choose_recipe(self.options), TOTAL)
+        self.reasons = {name: reason for name, _, reason in decisions}
+        self.optimizer = build_optimizer(self.network, self.settings)
+        self.names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+        self.rates = {
+            self.names[id(parameter)]: (group["lr"], group["weight_decay"])
+            for group in self.optimizer.param_groups
+            for parameter in group["params"]
+        }
+        self.scheduler = build_scheduler(self.optimizer, self.settings, TOTAL, TOTAL)
+
+
+@pytest.fixture(params=TABLE, scope="module")
+def row(request):
+    return Run(request.param, "--BATCH_SIZE", str(TABLE[request.param]["batch"])), TABLE[request.param]
+
+
+def test_optimizer(row):
+    run, wanted = row
+    assert type(run.optimizer).__name__ == wanted["optimizer"]
+    for group in run.optimizer.param_groups:
+        momentum = group["momentum"] if wanted["optimizer"] == "SGD" else group["betas"][0]
+        assert momentum == wanted["momentum"]
+    assert run.settings.lr == pytest.approx(wanted["lr"]) and run.settings.clip_grad == wanted["clip"]
+
+
+def expected_rates(run: Run, wanted: dict) -> dict[str, tuple[float, float]]:
+    """Return what each parameter must get, found from the network by other means than the optimiser's."""
+    groups = GROUPS.get(run.options.BACKBONE_TYPE)
+    norms = {
+        id(p) for module in run.network.modules() if isinstance(module, NORMS) for p in module.parameters()
+    }
+    kind, *parts = [part for part in wanted["no_decay"].split("|") if part] or [""]
+    rates = {}
+    for name, parameter in run.network.named_parameters():
+        inside = name.startswith("backbone.")
+        lr = wanted["lr"] * wanted["backbone" if inside else "head"]
+        if groups and inside:
+            place = next(place for pattern, place in STAGES.items() if re.match(pattern, name))
+            lr *= 0.9 ** (groups + 2 - place) if place else 1
+        one_dimensional = parameter.ndim < 2 and kind == "vectors"
+        is_norm = id(parameter) in norms and kind == "norms"
+        spared = one_dimensional or is_norm or any(part in name for part in parts)
+        rates[name] = (lr, 0.0 if spared else wanted["decay"])
+    return rates
+
+
+def test_every_parameter_gets_its_rate_and_its_decay(row):
+    run, wanted = row
+    expected = expected_rates(run, wanted)
+    frozen = {
+        f"backbone.{name}.{own}"
+        for name, module in run.network.backbone.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and wanted.get("frozen_norm")
+        for own in ("weight", "bias")
+    }
+    assert set(run.rates) == set(expected) - frozen
+    for name, (lr, decay) in run.rates.items():
+        assert lr == pytest.approx(expected[name][0]), name
+        assert decay == expected[name][1], name
+
+
+def test_schedule(row):
+    run, wanted = row
+    warm = wanted["warmup"]
+    for curve, base in zip(run.scheduler.lr_lambdas, run.scheduler.base_lrs, strict=True):
+        half = wanted["floor"] + (base - wanted["floor"]) * 0.5 ** wanted["power"]
+        assert base * curve(0) == pytest.approx(base * 1e-6 if warm else base)
+        assert base * curve(warm // 2) == pytest.approx(base / 2 if warm else base, rel=1e-5)
+        assert base * curve(warm) == pytest.approx(base)
+        assert base * curve((TOTAL + warm) // 2) == pytest.approx(half)
+        assert base * curve(TOTAL) == pytest.approx(wanted["floor"], abs=1e-15)
+
+
+def test_network_and_loss(row):
+    run, wanted = row
+    outputs = run.network.train()(torch.zeros(2, 3, 64, 64, device="meta"))
+    assert run.settings.loss == wanted["loss"]
+    assert [run.settings.aux_weight] * len(outputs.get("aux", [])) == wanted["aux"]
+    rates = [module.drop_prob for module in run.network.modules() if isinstance(module, DropPath)]
+    assert max(rates, default=0.0) == pytest.approx(wanted["drop_path"])
+    if wanted["dropout"] is not None:
+        assert {m.p for m in run.network.modules() if isinstance(m, nn.Dropout2d)} == {wanted["dropout"]}
+
+
+# Some parameters by name, at batch 16: (learning rate, weight decay).
+PARAMETERS = {
+    "segformer": {
+        "backbone.stages.0.embed.weight": (6e-5, 0.01),
+        "backbone.stages.0.norm.weight": (6e-5, 0.0),
+        "decoder.fuse.conv.weight": (6e-4, 0.01),
+        "decoder.fuse.norm.weight": (6e-4, 0.0),
+        "classifier.bias": (6e-4, 0.01),
+    },
+    "segnext": {
+        "backbone.embeds.0.0.weight": (6e-5, 0.01),
+        "backbone.norms.3.weight": (6e-5, 0.0),
+        "decoder.squeeze.conv.weight": (6e-4, 0.01),
+    },
+    "setr": {
+        "backbone.body.pos_embed": (1e-3, 0.0),
+        "head.classifier.weight": (1e-2, 0.0),
+        "aux_heads.2.classifier.weight": (1e-2, 0.0),
+    },
+    "upernet": {"backbone.body.bn1.weight": (1e-2, 5e-4), "decoder.fuse.conv.weight": (1e-2, 5e-4)},
+    "upernet --BACKBONE_TYPE Swin-T": {
+        "backbone.body.patch_embed.proj.weight": (6e-5, 0.01),
+        "backbone.body.layers_0.blocks.0.norm1.weight": (6e-5, 0.0),
+        "backbone.body.layers_0.blocks.0.attn.relative_position_bias_table": (6e-5, 0.0),
+        "decoder.fuse.norm.weight": (6e-5, 0.0),
+    },
+    "upernet --BACKBONE_TYPE vit": {
+        "backbone.body.model.pos_embed": (6e-5, 0.0),
+        "backbone.body.model.cls_token": (6e-5, 0.0),
+        "backbone.body.model.blocks.11.mlp.fc2.weight": (6e-5, 0.01),
+    },
+    "upernet --BACKBONE_TYPE convnext": {
+        "backbone.body.stem_0.weight": (1e-4 * 0.9**7, 0.05),
+        "backbone.body.stem_0.bias": (1e-4 * 0.9**7, 0.0),
+        "backbone.body.stages_1.downsample.1.weight": (1e-4 * 0.9**7, 0.05),
+        "backbone.body.stages_0.blocks.0.gamma": (1e-4 * 0.9**6, 0.0),
+        "backbone.body.stages_3.blocks.2.mlp.fc1.weight": (1e-4 * 0.9**3, 0.05),
+        "classifier.weight": (1e-4, 0.05),
+    },
+    "upernet --BACKBONE_TYPE convnext_b": {
+        "backbone.body.stem_0.weight": (1e-4 * 0.9**13, 0.05),
+        "backbone.body.stages_3.blocks.2.mlp.fc1.weight": (1e-4 * 0.9**9, 0.05),
+    },
+    "mask2former": {"backbone.body.layer1.0.conv1.weight": (1e-5, 0.05)},
+}
+
+
+@pytest.mark.parametrize("words", PARAMETERS)
+def test_single_parameters(words):
+    run = Run(words, "--BATCH_SIZE", "16")
+    for name, wanted in PARAMETERS[words].items():
+        assert run.rates[name] == pytest.approx(wanted), name
+
+
+def test_segnext_decoder():
+    for size, width in {"t": 256, "s": 256, "b": 512, "l": 1024}.items():
+        decoder = Run(f"segnext --BACKBONE_TYPE {size}").network.decoder
+        nmf = decoder.hamburger.nmf
+        assert nmf.shape[1] == width and (nmf.train_steps, nmf.eval_steps) == (6, 7)
+
+
+def test_rate_and_floor_follow_the_batch():
+    run = Run("ocrnet --BACKBONE_TYPE resnet18", "--BATCH_SIZE", "8")
+    assert run.settings.lr == pytest.approx(0.01) and run.settings.min_lr == pytest.approx(1e-4)
+    assert run.reasons["min_lr"] == "paper recipe for backbone resnet: 0.0002 at batch 16, scaled to 8"
+
+
+def test_a_given_flag_wins_over_a_backbones_own_recipe():
+    run = Run("upernet --BACKBONE_TYPE swin_t", "--INIT_LR", "0.5", "--MODEL_OPTIONS", "drop_path=0.1")
+    assert run.settings.lr == 0.5 and run.reasons["lr"] == "--INIT_LR"
+    assert run.reasons["weight_decay"] == "paper recipe for backbone swin_"
+    assert run.network.blueprint["options"]["drop_path"] == 0.1
