@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
                 session.device,
                 session.title,
                 session.clip_grad,
+                session.precision,
             )
             confusion, val, _ = evaluate_network(
                 session.model, session.val_loader, session.device, session.criterion, session.val_progress

@@ -40,6 +40,7 @@ TRAIN_FLAGS = [
     "STEP_RATIO",
     "POLY_POWER",
     "WARMUP_ITERS",
+    "AMP",
     "INIT_TYPE",
     "PRETRAIN_MODEL",
     "PRETRAIN_BACKBONE",

@@ -221,6 +221,13 @@ TRAINING = (
         Flag("STEP_RATIO", 0.1, "step, exp: factor per --LR_STEP", number(float, 0, 1, above=True)),
         Flag("POLY_POWER", None, "poly: exponent; default: the recipe's", number(float, 0)),
         Flag("WARMUP_ITERS", None, "iterations of linear warm-up; default: the recipe's", number(int, 0)),
+        Flag(
+            "AMP",
+            "auto",
+            "what the network computes in: bf16, fp16 (GPUs only), off (float32); "
+            "auto: bf16 or fp16 on CUDA GPUs, float32 elsewhere",
+            choices=("auto", "bf16", "fp16", "off"),
+        ),
         Flag("SEED", 0, "seed of weights, order and augmentation", number(int, 0)),
         Flag(
             "DETERMINISTIC",

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from nets.errors import UserError
 from utils.data.dataset import TrainingSampler, to_device
+from utils.training.precision import Precision
 
 # Reading a loss waits for the device, so it is not read at every iteration.
 READ_EVERY = 10
@@ -61,26 +62,33 @@ def train_one_epoch(
     device: torch.device,
     title: str,
     clip_grad: float = 0.0,
+    precision: Precision | None = None,
 ) -> dict[str, float]:
     """Train for `iterations` batches and return the mean losses "total" and "main" and the last "lr".
 
-    A `clip_grad` above 0 limits the norm of the gradient of all parameters together.
+    A `clip_grad` above 0 limits the norm of the gradient of all parameters together. The network computes in
+    `precision`, float32 by default.
 
     Raises:
         UserError: the loss is no longer a number.
     """
     network.train()
+    precision = precision or Precision()
+    scaler = precision.scaler
     losses = RunningLoss.start(device)
     bar = tqdm(range(iterations), desc=title, unit="batch", dynamic_ncols=True)
     for step in bar:
         images, masks = to_device(next(batches), device)
-        outputs = network(images)
+        with precision.autocast():
+            outputs = network(images)
         total, main = criterion(outputs, masks)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        scaler.scale(total).backward()
         if clip_grad:
+            scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(network.parameters(), clip_grad)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         lr = scheduler.get_last_lr()[0]
         scheduler.step()
         losses.add(total, main)

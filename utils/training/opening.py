@@ -27,6 +27,7 @@ from utils.training.announce import bands_table, classes_table, decisions_table,
 from utils.training.logger import TrainingLog
 from utils.training.losses import Criterion
 from utils.training.optimizers import build_optimizer, describe_groups
+from utils.training.precision import Precision, choose_precision
 from utils.training.recipe import Settings, choose_recipe, resolve
 from utils.training.resume import resume
 from utils.training.runs import new_run
@@ -66,6 +67,7 @@ class Plan:
         bands: what checkpoints say of the bands.
         weights: loss weight per class, or None.
         sampler: order of the training tiles.
+        precision: what the network computes in.
         settings, decisions: of the optimisation, and each decision with its reason.
         total: iterations of the run.
     """
@@ -81,6 +83,7 @@ class Plan:
     bands: dict
     weights: list[float] | None
     sampler: TrainingSampler
+    precision: Precision
     settings: Settings
     decisions: list[tuple[str, object, str]]
     total: int
@@ -115,6 +118,7 @@ def make_plan(
     """Read and check everything that a run needs, the cheap things first."""
     devices = choose_devices(options)
     check_batch(options.BATCH_SIZE, devices)
+    precision, why_precision = choose_precision(options.AMP, devices[0])
     family = check_names(options)
     data = read_dataset(options)
     tiles, crop = len(data.splits["train"]), crop_size(options, data)
@@ -150,8 +154,9 @@ def make_plan(
         bands,
         weights,
         sampler,
+        precision,
         settings,
-        decisions,
+        [("precision", precision.name, why_precision), *decisions],
         total,
     )
 
@@ -249,6 +254,7 @@ def assemble(plan: Plan) -> Session:
         log=TrainingLog(plan.folder, plan.family),
         total=plan.total,
         per_round=epochs_per_round * per_epoch,
+        precision=plan.precision,
         clip_grad=plan.settings.clip_grad,
     )
 
@@ -259,6 +265,9 @@ def restore(session: Session, state: dict) -> None:
     session.log.rows = list(state["rows"])
     session.optimizer.load_state_dict(state["optimizer"])
     session.scheduler.load_state_dict(state["scheduler"])
+    # A run that did not scale, or began before there was a choice, has no state of it.
+    if state.get("scaler"):
+        session.precision.scaler.load_state_dict(state["scaler"])
     # A run that is made longer goes on at the new curve's rate.
     for group, base, factor in zip(
         session.optimizer.param_groups, session.scheduler.base_lrs, session.scheduler.lr_lambdas, strict=True

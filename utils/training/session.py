@@ -24,6 +24,7 @@ from utils.options import plain_options
 from utils.training.announce import say
 from utils.training.engine import endless
 from utils.training.logger import TrainingLog
+from utils.training.precision import Precision
 from utils.training.runs import remove_old
 
 SECONDS_BETWEEN_PICTURES = 30
@@ -43,6 +44,7 @@ class Session:
         device: the leading device.
         model: network on its devices.
         total, per_round: iterations of the run and between two validations.
+        precision: what the network computes in.
         clip_grad: largest norm of the gradient; 0 is no limit.
         iteration: iterations done.
         best: best mIoU so far, negative before the first validation.
@@ -66,6 +68,7 @@ class Session:
     log: TrainingLog
     total: int
     per_round: int
+    precision: Precision
     clip_grad: float = 0.0
     iteration: int = 0
     best: float = -1.0
@@ -208,6 +211,7 @@ class Session:
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
             "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
             "class_weights": None
             if self.criterion.class_weights is None
