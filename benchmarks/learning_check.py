@@ -34,8 +34,9 @@ from utils.evaluation.metrics import ConfusionMatrix  # noqa: E402
 from utils.flags import number  # noqa: E402
 from utils.options import train_options  # noqa: E402
 from utils.program import run_program  # noqa: E402
+from utils.training.criterion import build_criterion  # noqa: E402
 from utils.training.engine import train_one_epoch  # noqa: E402
-from utils.training.losses import Criterion, cross_entropy  # noqa: E402
+from utils.training.losses import cross_entropy  # noqa: E402
 from utils.training.optimizers import build_optimizer  # noqa: E402
 from utils.training.recipe import choose_recipe, resolve  # noqa: E402
 from utils.training.schedulers import build_scheduler  # noqa: E402
@@ -100,7 +101,7 @@ class Training:
         self.network.std.copy_((pixels - self.network.mean[:, None, None]).square().nanmean((0, 2, 3)).sqrt())
         self.network.to(self.device)
         settings, _ = resolve(options, choose_recipe(options), limit)
-        self.criterion = Criterion(settings.loss, None, settings.aux_weight)
+        self.criterion = build_criterion(settings, None)
         self.optimizer = build_optimizer(self.network, settings)
         self.scheduler = build_scheduler(self.optimizer, settings, limit, limit)
         self.batches = images.shuffled_batches()
@@ -127,7 +128,7 @@ class Training:
 
 
 def output_grid(network: SegmentationNetwork, height: int, width: int) -> tuple[int, int]:
-    """Return rows and columns of the logits before they are resized, as the last classifier gives them."""
+    """Return rows and columns of the logits or masks before they are resized, as the network gives them."""
     sizes = []
     handles = [
         module.register_forward_hook(lambda _module, _inputs, output: sizes.append(tuple(output.shape[-2:])))
@@ -136,10 +137,12 @@ def output_grid(network: SegmentationNetwork, height: int, width: int) -> tuple[
     ]
     training, device = network.training, network.mean.device
     with torch.inference_mode():
-        network.eval()(torch.zeros(1, network.bands, height, width, device=device))
+        outputs = network.eval()(torch.zeros(1, network.bands, height, width, device=device))
     network.train(training)
     for handle in handles:
         handle.remove()
+    if "mask_logits" in outputs:
+        return tuple(outputs["mask_logits"][-1].shape[-2:])
     return sizes[-1]
 
 

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.learning_check import SMALLEST, ceiling, output_grid, table
 from nets import list_models
+from tests.test_criterion import Toy
 from utils.options import train_options
 from utils.training.setup import build_network
 
@@ -43,3 +44,7 @@ def test_table():
     lines = table([{**row, "reached": "True"}, {**row, "family": "fcn", "reached": "False"}]).splitlines()
     assert lines[2].startswith("| fcn |") and lines[2].endswith("| not in 1500 |")
     assert lines[3] == "| unet | resnet18 | 14.00 M | 16 | 1 | 1.000 | 0.950 | 95% | 300 | yes |"
+
+
+def test_grid_of_a_network_that_predicts_masks():
+    assert output_grid(Toy(), 64, 96) == (32, 48)

@@ -194,7 +194,12 @@ TRAINING = (
             "plain: trains any family from scratch; paper: the official settings, lr scaled with the batch",
             choices=("plain", "paper"),
         ),
-        Flag("LOSS_TYPE", None, "main loss; default: the recipe's", choices=("ce", "focal")),
+        Flag(
+            "LOSS_TYPE",
+            None,
+            "main loss: ce, focal (per pixel) or mask (networks that predict masks); default: the recipe's",
+            choices=("ce", "focal", "mask"),
+        ),
         Flag("OPTIMIZER_TYPE", None, "optimiser; default: the recipe's", choices=("adam", "adamw", "sgd")),
         Flag(
             "INIT_LR", None, "learning rate at the start; default: the recipe's", number(float, 0, above=True)

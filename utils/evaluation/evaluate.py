@@ -18,10 +18,12 @@ Criterion = Callable[[dict, Tensor], tuple[Tensor, Tensor]]
 
 
 @contextmanager
-def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Put the network in eval mode and give it back as it was, also after an error."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
+def eval_mode(*parts: object) -> Iterator[None]:
+    """Put those parts that are modules in eval mode and give them back as they were, also after an error."""
+    own = [part for part in parts if isinstance(part, nn.Module)]
+    modes = [(module, module.training) for part in own for module in part.modules()]
+    for part in own:
+        part.eval()
     try:
         yield
     finally:
@@ -42,7 +44,8 @@ def evaluate_network(
         network: on its device, wrapped in DataParallel or not; its training mode is restored.
         loader: labelled batches as `evaluation_loader` gives them, in a fixed order.
         device: where the images go.
-        criterion: (outputs, masks) -> (total, main) loss; None measures no loss.
+        criterion: (outputs, masks) -> (total, main) loss, in eval mode if it is a module; None measures no
+            loss.
         progress: wraps the loader, e.g. `functools.partial(tqdm, desc="val")`.
 
     Returns:
@@ -53,7 +56,7 @@ def evaluate_network(
     sums, pixels = [0.0, 0.0], 0
     scores: list[Metrics] = []
     batches = progress(loader) if progress else loader
-    with torch.inference_mode(), eval_mode(network):
+    with torch.inference_mode(), eval_mode(network, criterion):
         for batch in batches:
             images, masks = to_device(batch, device)
             images, masks = pad_batch(images, masks, network)

@@ -24,8 +24,8 @@ from utils.devices import check_batch, choose_devices, describe, place
 from utils.files import replacing
 from utils.options import plain_options
 from utils.training.announce import bands_table, classes_table, decisions_table, groups_table, say
+from utils.training.criterion import build_criterion
 from utils.training.logger import TrainingLog
-from utils.training.losses import Criterion
 from utils.training.optimizers import build_optimizer, describe_groups
 from utils.training.precision import Precision, choose_precision
 from utils.training.recipe import Settings, choose_recipe, resolve
@@ -245,7 +245,7 @@ def assemble(plan: Plan) -> Session:
         bands=plan.bands,
         device=device,
         model=model,
-        criterion=Criterion(plan.settings.loss, plan.weights, plan.settings.aux_weight).to(device),
+        criterion=build_criterion(plan.settings, plan.weights).to(device),
         optimizer=optimizer,
         scheduler=build_scheduler(optimizer, plan.settings, plan.total, step),
         sampler=plan.sampler,

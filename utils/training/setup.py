@@ -21,7 +21,8 @@ from utils.checkpoint import load_matching, read_file
 from utils.data.bands import rgb_bands
 from utils.data.layout import DatasetInfo, scan_dataset
 from utils.data.statistics import BandStatistics
-from utils.training.recipe import choose_recipe
+from utils.training.criterion import check_loss
+from utils.training.recipe import DEFAULTS, choose_recipe
 
 DEFAULT_CROP = 512
 
@@ -57,9 +58,12 @@ def crop_size(options: argparse.Namespace, data: DatasetInfo) -> tuple[int, int]
 
 
 def check_names(options: argparse.Namespace) -> str:
-    """Refuse a mistyped network before the data are read; return the family's name."""
+    """Refuse a mistyped network or a loss that it cannot have before the data are read; return the family."""
     parse_model_options(options.MODEL_OPTIONS)
-    return find_model(options.MODEL_TYPE)[0]
+    family = find_model(options.MODEL_TYPE)[0]
+    own = choose_recipe(options).entries.get("loss", DEFAULTS["loss"])
+    check_loss(options.LOSS_TYPE or own, family, own)
+    return family
 
 
 def build_network(options: argparse.Namespace, bands: int, num_classes: int) -> nn.Module:

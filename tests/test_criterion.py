@@ -1,0 +1,129 @@
+"""The choice of the criterion, and training by the mask loss: a toy network learns and goes on."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nets.errors import UserError
+from tests.tiny_dataset import write_dataset
+from utils.data.labels import IGNORE
+from utils.evaluation.evaluate import evaluate_network
+from utils.options import train_options
+from utils.training import opening, setup
+from utils.training.criterion import build_criterion
+from utils.training.engine import train_one_epoch
+from utils.training.losses import Criterion
+from utils.training.mask_loss import MaskCriterion
+from utils.training.recipe import resolve
+
+
+class Toy(nn.Module):
+    """The smallest network that predicts masks: a 1x1 convolution per query, and the queries' classes."""
+
+    size_divisor, min_size, task = 32, 32, "multiclass"
+
+    def __init__(self, bands=1, num_classes=2, queries=3):
+        super().__init__()
+        self.bands, self.num_classes = bands, num_classes
+        self.blueprint = {"name": "fcn", "options": {}}
+        self.register_buffer("mean", torch.zeros(bands))
+        self.register_buffer("std", torch.ones(bands))
+        self.features = nn.Conv2d(bands, queries, 1)
+        self.classes = nn.Parameter(torch.randn(queries, num_classes + 1))
+
+    def forward(self, images):
+        normal = (images - self.mean[:, None, None]) / self.std[:, None, None]
+        masks = F.avg_pool2d(self.features(normal.nan_to_num()), 2)  # (B, Q, h, w)
+        classes = self.classes.expand(len(masks), -1, -1)
+        scores = torch.einsum("bqhw,bqk->bkhw", masks.sigmoid(), classes.softmax(2)[..., :-1])
+        logits = F.interpolate(scores, images.shape[-2:], mode="bilinear")
+        return {"logits": logits, "mask_logits": [masks, masks], "class_logits": [classes, classes]}
+
+
+def scene():
+    """One batch of images (2, 1, 40, 50) with a bright object, and ignored rows."""
+    mask = torch.zeros(2, 40, 50, dtype=torch.int16)
+    mask[0, 10:30, 8:30], mask[1, 20:, 12:40] = 1, 1
+    image = mask[:, None] * 4.0 - 2.0
+    mask[:, :2] = IGNORE
+    return {"image": image, "valid": mask > -9, "mask": mask, "name": ["a", "b"]}
+
+
+def test_a_toy_network_learns_two_classes():
+    torch.manual_seed(0)
+    network, own = Toy(), MaskCriterion(points=400)
+    optimizer = torch.optim.Adam(network.parameters(), 0.1)
+    constant = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    cpu = torch.device("cpu")
+    before = evaluate_network(network, [scene()], cpu, own)
+    assert own.training, "validation has to give the criterion's mode back"
+    train_one_epoch(network, iter([scene()] * 80), 80, own, optimizer, constant, cpu, "toy")
+    confusion, losses, _ = evaluate_network(network, [scene()], cpu, own)
+    assert before[0].compute().mIoU < 0.6 and confusion.compute().mIoU > 0.98
+    assert losses["main"] < 0.25 * before[1]["main"]
+    # The same layer twice, at other points.
+    assert losses["total"] == pytest.approx(2 * losses["main"], rel=0.15)
+    assert evaluate_network(network, [scene()], cpu, own)[1] == losses
+
+
+MASK_RECIPE = {"plain": {"loss": "mask"}, "paper": {"loss": "mask"}}
+
+
+def test_the_recipe_and_the_flag_choose_the_criterion():
+    def built(recipe, *words):
+        settings, _ = resolve(train_options(list(words)), recipe, 10)
+        return build_criterion(settings, [1.0, 2.0])
+
+    assert isinstance(built(MASK_RECIPE), MaskCriterion)
+    assert isinstance(built({"plain": {}}), Criterion)
+    assert isinstance(built({"plain": {}}, "--LOSS_TYPE", "focal"), Criterion)
+    assert built(MASK_RECIPE).class_weights.tolist() == [1.0, 2.0]
+
+
+def test_a_loss_that_does_not_suit_the_network_is_a_users_mistake(monkeypatch, tmp_path):
+    missing = ["--DATASET_PATH", str(tmp_path), "--MODEL_TYPE", "fcn"]  # found before the data are read
+    message = (
+        "--LOSS_TYPE mask is given; fcn predicts a class for each pixel: use ce or focal, or leave it out"
+    )
+    with pytest.raises(UserError, match=message):
+        opening.open_session(train_options([*missing, "--LOSS_TYPE", "mask"]))
+    monkeypatch.setattr(setup, "get_recipe", lambda family: MASK_RECIPE)
+    with pytest.raises(
+        UserError, match="--LOSS_TYPE ce is given; fcn predicts masks: use mask, or leave it out"
+    ):
+        opening.open_session(train_options([*missing, "--LOSS_TYPE", "ce"]))
+    for words in ([], ["--LOSS_TYPE", "mask"]):
+        assert setup.check_names(train_options([*missing, *words])) == "fcn"
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+    """The points come from the random state that checkpoints hold, and validations draw none."""
+    monkeypatch.chdir(tmp_path)
+    for module in (opening, setup):
+        monkeypatch.setattr(module, "get_recipe", lambda family: MASK_RECIPE)
+    data = write_dataset(tmp_path / "data", bands=2, size=48, tiles=5)
+    words = ["--DATASET_PATH", str(data), "--MODEL_TYPE", "fcn", "--BATCH_SIZE", "2", "--NUM_WORKERS", "0"]
+    words += ["--USE_CPU", "--LR_SCHEDULER", "step", "--LR_STEP", "9", "--CLASS_WEIGHTS", "auto"]
+
+    def run(*more):
+        session = opening.open_session(
+            train_options([*words, *more]), lambda _, bands, classes: Toy(bands, classes, queries=6)
+        )
+        while session.unfinished:
+            title, device = session.title, session.device
+            parts = session.criterion, session.optimizer, session.scheduler, device, title
+            train = train_one_epoch(session.model, session.batches, session.iterations, *parts)
+            confusion, val, _ = evaluate_network(session.model, session.val_loader, device, session.criterion)
+            session.finish_epoch(train, val, confusion)
+        return session
+
+    whole = run("--EPOCHS", "3", "--RUN_NAME", "whole")
+    run("--EPOCHS", "1", "--RUN_NAME", "parts")
+    parts = run("--EPOCHS", "3", "--RESUME", "parts")
+    assert isinstance(whole.criterion, MaskCriterion) and whole.criterion.class_weights.numel() == 3
+    assert torch.equal(whole.criterion.class_weights, parts.criterion.class_weights)
+    for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    losses = [[(row["train_loss"], row["val_loss"]) for row in run.log.rows] for run in (whole, parts)]
+    assert losses[0] == losses[1] and len(losses[0]) == 3
