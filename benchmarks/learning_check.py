@@ -48,6 +48,7 @@ SMALLEST = {
     "deeplab": ["--BACKBONE_TYPE", "resnet18"],
     "fcn": ["--BACKBONE_TYPE", "resnet18"],
     "hrnet": ["--BACKBONE_TYPE", "w18s"],
+    "mask2former": ["--BACKBONE_TYPE", "resnet18"],
     "ocrnet": ["--BACKBONE_TYPE", "w18s"],
     "pspnet": ["--BACKBONE_TYPE", "resnet18"],
     "setr": ["--BACKBONE_TYPE", "base", "--MODEL_OPTIONS", "decoder=naive"],
@@ -128,7 +129,7 @@ class Training:
 
 
 def output_grid(network: SegmentationNetwork, height: int, width: int) -> tuple[int, int]:
-    """Return rows and columns of the logits or masks before they are resized, as the network gives them."""
+    """Return rows and columns of the logits, or of the masks, before they are resized."""
     sizes = []
     handles = [
         module.register_forward_hook(lambda _module, _inputs, output: sizes.append(tuple(output.shape[-2:])))
@@ -141,9 +142,7 @@ def output_grid(network: SegmentationNetwork, height: int, width: int) -> tuple[
     network.train(training)
     for handle in handles:
         handle.remove()
-    if "mask_logits" in outputs:
-        return tuple(outputs["mask_logits"][-1].shape[-2:])
-    return sizes[-1]
+    return tuple(outputs["mask_logits"][-1].shape[-2:]) if "mask_logits" in outputs else sizes[-1]
 
 
 def ceiling(images: Images, grid: tuple[int, int]) -> float:

@@ -1,13 +1,21 @@
-"""The shape of every network here: normalise -> backbone -> decoder -> classifier -> resize to the image."""
+"""The shape of every network here: normalise -> backbone -> decoder -> classifier -> resize to the image.
 
+Or, where queries give masks: normalise -> backbone -> decoder -> classes and masks -> their sum per pixel.
+"""
+
+import contextlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nets.decoders.fcn import FCNHead
 from nets.layers.init import init_classifier, init_weights
 from nets.layers.resize import resize
+
+# Queries whose masks are enlarged at once: the masks of all would take more memory than the rest.
+QUERIES_AT_ONCE = 20
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -114,3 +122,69 @@ class SegmentationModel(SegmentationNetwork):
                 resize(head(features), size, align_corners=head.align_corners) for head in self.aux_heads
             ]
         return outputs
+
+
+def sum_of_masks(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Map class logits (B, Q, K + 1) and mask logits (B, Q, h, w) to sums over the queries (B, K, *size).
+
+    A pixel's sum for a class is that of class probability times mask probability, at most the number of
+    queries. The masks are enlarged before they become probabilities, as Mask2Former's authors do.
+    """
+    kind, dtype = mask_logits.device.type, torch.promote_types(mask_logits.dtype, torch.float32)
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    # Half precision would round the sums until classes are equal.
+    with torch.autocast(kind, enabled=False) if autocast else contextlib.nullcontext():
+        classes = class_logits.to(dtype).softmax(dim=-1)[..., :-1]
+        total = 0.0
+        for chances, masks in zip(
+            classes.split(QUERIES_AT_ONCE, dim=1), mask_logits.split(QUERIES_AT_ONCE, dim=1), strict=True
+        ):
+            masks = resize(masks.to(dtype), size).sigmoid()  # (B, a part of Q, H, W)
+            total = total + torch.einsum("bqk,bqhw->bkhw", chances, masks)
+    return total
+
+
+class MaskClassificationModel(SegmentationNetwork):
+    """Backbone -> decoder with queries -> a class and a mask of each -> sum per pixel and class.
+
+    Args:
+        backbone: maps (B, C, H, W) to a list of feature maps, finest first, with `.channels`.
+        pixel_decoder: maps that list to (maps, mask features).
+        query_decoder: maps these two to lists of class logits (B, Q, K + 1) and mask logits (B, Q, h, w).
+        bands: bands of an image.
+        num_classes: number of classes.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pixel_decoder: nn.Module,
+        query_decoder: nn.Module,
+        *,
+        bands: int,
+        num_classes: int,
+    ):
+        super().__init__(bands, num_classes)
+        self.backbone, self.pixel_decoder, self.query_decoder = backbone, pixel_decoder, query_decoder
+
+    def forward(self, images: Tensor) -> dict[str, Tensor | list[Tensor]]:
+        """Map (B, C, H, W) in data units to {"logits": (B, K, H, W), "mask_logits", "class_logits"}.
+
+        The "logits" are sums of `sum_of_masks`; the lists have (B, Q, h, w) and (B, Q, K + 1) of every layer
+        of the decoder, the last layer's last.
+        """
+        features = self.backbone(self.normalize(images))
+        class_logits, mask_logits = self.query_decoder(*self.pixel_decoder(features))
+        last = (class_logits[-1], mask_logits[-1], images.shape[-2:])
+        # A loss on the lists does not need the sums' large intermediate maps: they are made anew if one does.
+        logits = (
+            checkpoint(sum_of_masks, *last, use_reentrant=False) if self.training else sum_of_masks(*last)
+        )
+        return {"logits": logits, "mask_logits": mask_logits, "class_logits": class_logits}
+
+    def probabilities(self, outputs: dict[str, Tensor]) -> Tensor:
+        """Map the outputs of `forward` to class probabilities (B, K, H, W): a class's share of all sums."""
+        sums = outputs["logits"]
+        sums = sums.to(torch.promote_types(sums.dtype, torch.float32))
+        least = torch.finfo(sums.dtype).tiny  # where no query's mask is, all classes are alike
+        return (sums + least) / (sums.sum(dim=1, keepdim=True) + least * sums.shape[1])

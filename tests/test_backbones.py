@@ -29,6 +29,7 @@ SMALLEST = {entry.family: entry.name for entry in reversed(ENTRIES.values())} | 
 # Families that take any backbone, with widths that keep the test quick.
 NARROW = {
     "unet": {"decoder_channels": (16, 8)},
+    "mask2former": {"channels": 32, "queries": 4, "pixel_layers": 1, "decoder_layers": 3, "feedforward": 8},
     "ocrnet": {"channels": 16, "key_channels": 8, "coarse_channels": 16},
 }
 DECODERS = [

@@ -16,6 +16,16 @@ SMALLEST = {
     "deeplab": {"backbone": "resnet18"},
     "fcn": {"backbone": "resnet18"},
     "hrnet": {"backbone": "w18s"},
+    "mask2former": {
+        "backbone": "resnet18",
+        "queries": 25,
+        "channels": 64,
+        "mask_channels": 32,
+        "pixel_layers": 2,
+        "pixel_feedforward": 64,
+        "decoder_layers": 4,
+        "feedforward": 64,
+    },
     "ocrnet": {"backbone": "w18s"},
     "pspnet": {"backbone": "resnet18"},
     "segformer": {"backbone": "b0"},
@@ -31,6 +41,10 @@ FAMILIES = list_models()
 
 def build(family: str, *, bands: int = 3, num_classes: int = 4):
     return create_model(family, bands=bands, num_classes=num_classes, **SMALLEST[family])
+
+
+def tensors(outputs: dict) -> list[torch.Tensor]:
+    return [part for value in outputs.values() for part in (value if isinstance(value, list) else [value])]
 
 
 def test_every_family_is_tested():
@@ -67,8 +81,9 @@ def test_every_parameter_learns_and_bf16_is_finite(family):
     images[0, :, :9] = float("nan")  # no data
     with torch.autocast("cpu", torch.bfloat16):
         outputs = network(images)
-    parts = [outputs["logits"], *outputs.get("aux", [])]
-    assert all(part.isfinite().all() and part.shape == (2, 4, 64, 64) for part in parts)
+    parts = tensors(outputs)
+    assert all(part.isfinite().all() for part in parts)
+    assert all(part.shape == (2, 4, 64, 64) for part in [outputs["logits"], *outputs.get("aux", [])])
     sum((part.float() * torch.randn_like(part, dtype=torch.float32)).sum() for part in parts).backward()
     # Not the size: a residual branch that ends in a norm of weight zero passes a gradient of zero at first.
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]

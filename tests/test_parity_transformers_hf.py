@@ -73,7 +73,7 @@ def test_the_blueprint_says_whose_decoder_it_is():
 def test_what_is_not_here_is_refused():
     theirs = segformer()
     config, state = theirs.config.to_dict(), theirs.state_dict()
-    with pytest.raises(UserError, match="model_type 'dpt' cannot be imported; there are: segformer, upernet"):
+    with pytest.raises(UserError, match="model_type 'dpt' cannot be imported; there are: mask2former"):
         read_huggingface(config | {"model_type": "dpt"}, state)
     with pytest.raises(UserError, match=r"hidden_act='relu'; 'gelu' is needed here"):
         read_huggingface(config | {"hidden_act": "relu"}, state)
@@ -81,5 +81,5 @@ def test_what_is_not_here_is_refused():
         read_huggingface(config | {"depths": [1, 2, 3, 4]}, state)
     with pytest.raises(UserError, match="without a place in the network: surplus"):
         read_huggingface(config, state | {"surplus": torch.zeros(1)})
-    with pytest.raises(UserError, match="backbone 'beit'; swin and convnext can be imported"):
+    with pytest.raises(UserError, match="backbone 'beit'; swin, convnext, resnet can be"):
         read_huggingface({"model_type": "upernet", "backbone_config": {"model_type": "beit"}}, {})

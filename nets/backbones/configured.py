@@ -170,6 +170,8 @@ class ConfiguredMobileNetV2(nn.Module):
         return [features[i] for i in self.out_stages]
 
 
+# Beginnings of the names of backbones that have a layer norm on each map where four maps are used.
+NORMED = ("swin_", "convnext")
 # Beginning of a backbone's name -> the class that takes options.
 CONFIGURABLE: dict[str, Callable[..., nn.Module]] = {
     "resnet": ConfiguredResNet,
@@ -210,3 +212,42 @@ def create_configured_backbone(
                     f"backbone {spelled}: backbone_options {options} do not fit ({error})"
                 ) from error
     raise UserError(f"backbone {spelled} takes no backbone_options; leave them out")
+
+
+def create_pyramid(
+    name: str,
+    *,
+    bands: int,
+    user: str,
+    drop_path: float | None,
+    usual_drop_path: dict[str, float],
+    options: dict | None,
+) -> nn.Module:
+    """Build the four deepest stages of a backbone; Swin and ConvNeXt get a layer norm on each map.
+
+    Args:
+        name: any backbone with four maps of different sizes.
+        bands: bands of an image.
+        user: the network's name, for messages.
+        drop_path: rate of stochastic depth; None is the usual one.
+        usual_drop_path: rate by the beginning of the backbone's name; 0 for all others.
+        options: arguments of the backbone's class instead of the above.
+
+    Raises:
+        UserError: the backbone has fewer than four maps or maps of one resolution only.
+    """
+    spelled = find_backbone(name)
+    if drop_path is None:
+        usual = (rate for beginning, rate in usual_drop_path.items() if spelled.startswith(beginning))
+        drop_path = next(usual, 0.0)
+    if spelled.startswith(NORMED) and not options:
+        options = {"stages": 4, "drop_path": drop_path}
+    backbone = create_configured_backbone(
+        spelled, bands=bands, stages=4, drop_path=drop_path, options=options
+    )
+    if len(backbone.channels) < 4 or backbone.strides[0] == backbone.strides[-1]:
+        raise UserError(
+            f"{user}: backbone {name} has maps of strides {backbone.strides}; four sizes are needed, "
+            "as resnet50 or swin_t have"
+        )
+    return backbone

@@ -32,6 +32,9 @@ from nets.segmentation_model import SegmentationNetwork
 
 Rules = list[tuple[str, str | None]]
 
+# Heads whose `out_channels` is the width of the mask features.
+_MASK_HEADS = ("MaskFormerHead", "Mask2FormerHead")
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -222,8 +225,8 @@ def _translator(model: dict) -> Callable:
 
 
 def _num_classes(head: dict) -> int:
-    number = head.get("num_classes")
-    if not isinstance(number, int) or head.get("out_channels") not in (None, number):
+    number, outputs = head.get("num_classes"), head.get("out_channels")
+    if not isinstance(number, int) or (outputs not in (None, number) and type_of(head) not in _MASK_HEADS):
         raise UserError(
             f"decode head {type_of(head)} has num_classes={number!r}, "
             f"out_channels={head.get('out_channels')!r}; one logit per class is needed"

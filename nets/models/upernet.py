@@ -14,11 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nets.backbones.catalogue import find_backbone
-from nets.backbones.configured import create_configured_backbone
+from nets.backbones.configured import create_pyramid
 from nets.decoders.fcn import create_aux_heads
 from nets.decoders.pyramid_pooling import PSPDecoder
-from nets.errors import UserError
 from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.resize import resize
 from nets.registry import register_model
@@ -108,19 +106,14 @@ def upernet(
     Raises:
         UserError: the backbone has fewer than four maps or maps of one resolution only.
     """
-    spelled = find_backbone(backbone)
-    family = next((beginning for beginning in DROP_PATH if spelled.startswith(beginning)), "")
-    rate = DROP_PATH.get(family, 0.0) if drop_path is None else drop_path
-    if family and not backbone_options:
-        backbone_options = {"stages": 4, "drop_path": rate}
-    encoder = create_configured_backbone(
-        spelled, bands=bands, stages=4, drop_path=rate, options=backbone_options
+    encoder = create_pyramid(
+        backbone,
+        bands=bands,
+        user="upernet",
+        drop_path=drop_path,
+        usual_drop_path=DROP_PATH,
+        options=backbone_options,
     )
-    if len(encoder.channels) < 4 or encoder.strides[0] == encoder.strides[-1]:
-        raise UserError(
-            f"upernet: backbone {backbone} has maps of strides {encoder.strides}; four sizes are needed, "
-            "as resnet50 or swin_t have"
-        )
     decoder = UPerDecoder(
         encoder.channels, channels, pool_scales, align_corners=align_corners, norm_eps=norm_eps
     )
