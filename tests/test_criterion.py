@@ -10,12 +10,12 @@ from tests.tiny_dataset import write_dataset
 from utils.data.labels import IGNORE
 from utils.evaluation.evaluate import evaluate_network
 from utils.options import train_options
-from utils.training import opening, setup
+from utils.training import opening, recipe, setup
 from utils.training.criterion import build_criterion
 from utils.training.engine import train_one_epoch
 from utils.training.losses import Criterion
 from utils.training.mask_loss import MaskCriterion
-from utils.training.recipe import resolve
+from utils.training.recipe import Recipe, resolve
 
 
 class Toy(nn.Module):
@@ -71,8 +71,9 @@ MASK_RECIPE = {"plain": {"loss": "mask"}, "paper": {"loss": "mask"}}
 
 
 def test_the_recipe_and_the_flag_choose_the_criterion():
-    def built(recipe, *words):
-        settings, _ = resolve(train_options(list(words)), recipe, 10)
+    def built(table, *words):
+        chosen = Recipe(table["plain"], dict.fromkeys(table["plain"], "test"))
+        settings, _ = resolve(train_options(list(words)), chosen, 10)
         return build_criterion(settings, [1.0, 2.0])
 
     assert isinstance(built(MASK_RECIPE), MaskCriterion)
@@ -88,7 +89,7 @@ def test_a_loss_that_does_not_suit_the_network_is_a_users_mistake(monkeypatch, t
     )
     with pytest.raises(UserError, match=message):
         opening.open_session(train_options([*missing, "--LOSS_TYPE", "mask"]))
-    monkeypatch.setattr(setup, "get_recipe", lambda family: MASK_RECIPE)
+    monkeypatch.setattr(recipe, "get_recipe", lambda family: MASK_RECIPE)
     with pytest.raises(
         UserError, match="--LOSS_TYPE ce is given; fcn predicts masks: use mask, or leave it out"
     ):
@@ -100,8 +101,7 @@ def test_a_loss_that_does_not_suit_the_network_is_a_users_mistake(monkeypatch, t
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     """The points come from the random state that checkpoints hold, and validations draw none."""
     monkeypatch.chdir(tmp_path)
-    for module in (opening, setup):
-        monkeypatch.setattr(module, "get_recipe", lambda family: MASK_RECIPE)
+    monkeypatch.setattr(recipe, "get_recipe", lambda family: MASK_RECIPE)
     data = write_dataset(tmp_path / "data", bands=2, size=48, tiles=5)
     words = ["--DATASET_PATH", str(data), "--MODEL_TYPE", "fcn", "--BATCH_SIZE", "2", "--NUM_WORKERS", "0"]
     words += ["--USE_CPU", "--LR_SCHEDULER", "step", "--LR_STEP", "9", "--CLASS_WEIGHTS", "auto"]

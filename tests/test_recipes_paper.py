@@ -28,7 +28,7 @@ SETR = {**CNN, "lr": 1e-3, "decay": 0.0, "head": 10, "dropout": 0.0}
 MASK = {
     **CNN, "optimizer": "AdamW", "lr": 1e-4, "decay": 0.05, "floor": 0.0, "backbone": 0.1, "clip": 0.01,
     "loss": "mask", "aux": [], "dropout": None,
-    "no_decay": "norms|query|level_embed|relative_position_bias_table",
+    "no_decay": "norms|query_features|query_positions|level_embedding|relative_position_bias_table",
 }  # fmt: skip
 
 # Flags -> numbers. "head" and "backbone" are factors on the learning rate, "aux" the weight of each auxiliary

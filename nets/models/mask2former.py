@@ -6,8 +6,8 @@ Transformers for End-to-End Object Detection", ICLR 2021, https://arxiv.org/abs/
 
 Deviations: semantic segmentation only; the attention is PyTorch's own operators instead of a compiled one;
 images need not be padded to multiples of 32 (the authors pad them to that on the right and below). The
-authors keep the batch norms of a ResNet frozen; here they are as trainable as everywhere. On ConvNeXt, which
-the paper does not have, each map has a layer norm, as on Swin.
+batch norms of a ResNet are frozen by the paper's recipe only. On ConvNeXt, which the paper does not have,
+each map has a layer norm, as on Swin.
 """
 
 from nets.backbones.configured import create_pyramid
@@ -165,4 +165,5 @@ RECIPE = {
         "batch_size": 16,
         "loss": "mask",
     },
+    "paper_where": [({"backbone": "resnet"}, {"frozen_norm": True})],
 }
