@@ -9,32 +9,32 @@ not repeated.
 """
 
 import argparse
-import csv
-import os
 import statistics
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the program is run by its path
 
-import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from benchmarks.common import (  # noqa: E402
+    RESULTS,
+    add_row,
+    count_parameters,
+    on_test_split,
+    read_rows,
+    scratch_folder,
+    surroundings,
+    train_run,
+)
 from nets.layers.resize import resize  # noqa: E402
 from nets.segmentation_model import SegmentationNetwork  # noqa: E402
-from utils.data.dataset import SegmentationDataset, evaluation_loader  # noqa: E402
-from utils.evaluation.evaluate import evaluate_network  # noqa: E402
-from utils.options import train_options  # noqa: E402
-from utils.training.engine import train_one_epoch  # noqa: E402
-from utils.training.opening import open_session  # noqa: E402
 from utils.training.setup import build_network  # noqa: E402
 
-RESULTS = ROOT / "benchmarks" / "results" / "camvid_from_scratch.csv"
+TABLE = RESULTS / "camvid_from_scratch.csv"
 COMMON = [
     "--OPTIMIZER_TYPE",
     "adamw",
@@ -114,37 +114,16 @@ def train_and_test(name: str, dataset: Path, seed: int, workers: int) -> dict:
         "--NUM_WORKERS",
         str(workers),
     ]
-    session = open_session(train_options(words), build)
-    started = time.monotonic()
-    while session.unfinished:
-        train = train_one_epoch(
-            session.model,
-            session.batches,
-            session.iterations,
-            session.criterion,
-            session.optimizer,
-            session.scheduler,
-            session.device,
-            f"{name}, seed {seed}, {session.title}",
-        )
-        confusion, val, _ = evaluate_network(
-            session.model, session.val_loader, session.device, session.criterion
-        )
-        session.finish_epoch(train, val, confusion)
-    seconds = time.monotonic() - started
-    test = SegmentationDataset(session.data.splits["test"], session.data.classes)
-    confusion, _, _ = evaluate_network(session.model, evaluation_loader(test, 8, workers), session.device)
-    parameters = sum(p.numel() for p in session.model.parameters())
-    device = "CPU" if session.device.type == "cpu" else torch.cuda.get_device_name(session.device)
+    with scratch_folder():
+        trained = train_run(words, f"{name}, seed {seed}", build)
+    session = trained.session
     return {
         "network": name,
         "seed": seed,
-        "test_mIoU": round(confusion.compute().mIoU, 4),
-        "parameters": parameters,
-        "seconds": round(seconds),
-        "device": device,
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
+        "test_mIoU": round(on_test_split(session, workers).compute().mIoU, 4),
+        "parameters": count_parameters(session.model),
+        "seconds": round(trained.seconds),
+        **surroundings(session.device),
     }
 
 
@@ -161,14 +140,6 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def read_results() -> list[dict]:
-    """Return the rows of finished runs."""
-    if not RESULTS.is_file():
-        return []
-    with RESULTS.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(
@@ -182,18 +153,11 @@ def main() -> None:
     dataset = options.DATASET_PATH.resolve()
     for seed in map(int, options.SEEDS.split(",")):
         for name in options.NETWORKS.split(","):
-            if any(row["network"] == name and int(row["seed"]) == seed for row in read_results()):
+            if any(row["network"] == name and int(row["seed"]) == seed for row in read_rows(TABLE)):
                 continue
-            with tempfile.TemporaryDirectory() as scratch:
-                os.chdir(scratch)
-                row = train_and_test(name, dataset, seed, options.NUM_WORKERS)
-            rows = [*read_results(), row]  # read again: another process may have added to them
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            with RESULTS.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(rows[-1]))
-                writer.writeheader()
-                writer.writerows(rows)
-    print(table(read_results()))
+            row = train_and_test(name, dataset, seed, options.NUM_WORKERS)
+            add_row(TABLE, row, ("network", "seed"))
+    print(table(read_rows(TABLE)))
 
 
 if __name__ == "__main__":

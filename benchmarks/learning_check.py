@@ -10,7 +10,6 @@ Finished families are kept in benchmarks/results/ and not repeated.
 """
 
 import argparse
-import csv
 import itertools
 import sys
 import time
@@ -23,6 +22,7 @@ sys.path.insert(0, str(ROOT))  # the program is run by its path
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from benchmarks.common import RESULTS, add_row, count_parameters, read_rows, surroundings  # noqa: E402
 from nets.layers.resize import resize  # noqa: E402
 from nets.registry import find_model, list_models  # noqa: E402
 from nets.segmentation_model import SegmentationNetwork  # noqa: E402
@@ -42,7 +42,7 @@ from utils.training.recipe import choose_recipe, resolve  # noqa: E402
 from utils.training.schedulers import build_scheduler  # noqa: E402
 from utils.training.setup import build_network, seed_everything  # noqa: E402
 
-RESULTS = ROOT / "benchmarks" / "results" / "learning_check.csv"
+TABLE = RESULTS / "learning_check.csv"
 # What makes the smallest variant, where it is not the family's default.
 SMALLEST = {
     "deeplab": ["--BACKBONE_TYPE", "resnet18"],
@@ -190,7 +190,7 @@ def check(family: str, data: DatasetInfo, asked: int | None, limit: int) -> dict
     return {
         "family": family,
         "variant": " ".join(SMALLEST.get(family, [])[1::2]) or options["backbone"],
-        "parameters": sum(p.numel() for p in training.network.parameters()),
+        "parameters": count_parameters(training.network),
         "images": len(images.items),
         "grid": f"{grid[0]}x{grid[1]}",
         "stride": round(height / grid[0]),
@@ -200,9 +200,7 @@ def check(family: str, data: DatasetInfo, asked: int | None, limit: int) -> dict
         "steps": training.steps,
         "limit": limit,
         "seconds": round(time.monotonic() - started),
-        "device": "CPU" if training.device.type == "cpu" else torch.cuda.get_device_name(training.device),
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
+        **surroundings(training.device),
     }
 
 
@@ -230,23 +228,6 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def read_results() -> list[dict]:
-    """Return the rows of finished families."""
-    if not RESULTS.is_file():
-        return []
-    with RESULTS.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_results(rows: list[dict]) -> None:
-    """Write the rows of finished families."""
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[-1]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Check what is missing and print the table; 1 where a family does not learn."""
     parser = argparse.ArgumentParser(
@@ -259,13 +240,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     data = scan_dataset(options.DATASET_PATH)
     for family in [find_model(name)[0] for name in options.FAMILIES.split(",")]:
-        known = [r for r in read_results() if r["family"] == family and int(r["limit"]) == options.STEPS]
+        known = [r for r in read_rows(TABLE) if r["family"] == family and int(r["limit"]) == options.STEPS]
         if any(options.IMAGES in (None, int(row["images"])) for row in known):
             continue
-        row = check(family, data, options.IMAGES, options.STEPS)
-        # Read again: another process may have added to them.
-        write_results([*(other for other in read_results() if other["family"] != family), row])
-    rows = read_results()
+        add_row(TABLE, check(family, data, options.IMAGES, options.STEPS), ("family",))
+    rows = read_rows(TABLE)
     print(table(rows))
     return int(any(row["reached"] != "True" for row in rows))
 
