@@ -69,6 +69,7 @@ def train_run(words: Sequence[str], title: str, build: Build = build_network) ->
             session.device,
             f"{title}, {session.title}",
             session.clip_grad,
+            session.precision,
         )
         training_seconds += time.monotonic() - began
         confusion, val, _ = evaluate_network(

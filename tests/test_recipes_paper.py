@@ -1,5 +1,6 @@
 """`--RECIPE paper` against the published numbers, by what optimiser, scheduler and network really get."""
 
+import inspect
 import re
 
 import pytest
@@ -8,6 +9,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from nets import list_models
+from nets.registry import describe_option, get_builder
 from utils.options import train_options
 from utils.training.optimizers import build_optimizer
 from utils.training.recipe import choose_recipe, resolve
@@ -25,6 +27,7 @@ SEGFORMER = {**ADAMW, "head": 10, "aux": [], "drop_path": 0.1, "no_decay": "norm
 VIT = {**ADAMW, "no_decay": "norms|pos_embed|cls_token"}
 CONVNEXT = {**ADAMW, "lr": 1e-4, "decay": 0.05, "drop_path": 0.4, "no_decay": "vectors"}
 SETR = {**CNN, "lr": 1e-3, "decay": 0.0, "head": 10, "dropout": 0.0}
+FCN_8S = {**CNN, "batch": 20, "lr": 1e-4, "power": 0.0, "floor": 0.0, "aux": [], "dropout": None}
 MASK = {
     **CNN, "optimizer": "AdamW", "lr": 1e-4, "decay": 0.05, "floor": 0.0, "backbone": 0.1, "clip": 0.01,
     "loss": "mask", "aux": [], "dropout": None,
@@ -33,14 +36,25 @@ MASK = {
 
 # Flags -> numbers. "head" and "backbone" are factors on the learning rate, "aux" the weight of each auxiliary
 # output, "no_decay" parts of names beside all norm layers ("norms") or all one-dimensional tensors
-# ("vectors"); dropout None is not looked at. Sources: MMSegmentation's configs (2024-03).
+# ("vectors"); dropout None is not looked at. Sources: MMSegmentation's configs (2024-03); PaddleSeg's
+# (2024-10) for SegNet and ENet, 2 and 8 images on each of 4 GPUs; the paper for FCN-8s; the authors' code for
+# RefineNet.
 TABLE = {
     "fcn --BACKBONE_TYPE resnet18": CNN,
+    "fcn --MODEL_OPTIONS version=8s": FCN_8S,
     "pspnet --BACKBONE_TYPE resnet18": CNN,
     "deeplab --BACKBONE_TYPE resnet18": CNN,
     "deeplabv3 --BACKBONE_TYPE resnet18": CNN,
     "unet --BACKBONE_TYPE resnet18": CNN,
     "unet --BACKBONE_TYPE s5_d16": CNN,
+    "segnet": {**CNN, "batch": 8, "decay": 4e-5, "floor": 0.0, "aux": [], "dropout": None},
+    "enet": {
+        **CNN, "optimizer": "Adam", "batch": 32, "lr": 1e-3, "decay": 2e-4, "floor": 0.0, "aux": [],
+        "dropout": None,
+    },
+    "refinenet --BACKBONE_TYPE resnet50": {
+        **CNN, "batch": 1, "lr": 5e-5, "head": 10, "power": "step 0.1", "aux": [], "dropout": None,
+    },
     "hrnet --BACKBONE_TYPE w18s": {**CNN, "aux": [], "dropout": 0.0},
     "ocrnet --BACKBONE_TYPE w18s": {**CNN, "dropout": 0.0},
     "ocrnet --BACKBONE_TYPE resnet101": {**CNN, "lr": 0.02, "floor": 2e-4},
@@ -85,6 +99,9 @@ def needs(words: str) -> None:
     family = words.split()[0]
     if family not in (*list_models(), "deeplabv3"):
         pytest.skip(f"there is no family {family} yet")
+    version = inspect.signature(get_builder("fcn")).parameters["version"]
+    if "version=8s" in words and "8s" not in describe_option(version).choices:
+        pytest.skip("there is no fcn of version 8s yet")
 
 
 class Run:
@@ -104,7 +121,7 @@ class Run:
             for group in self.optimizer.param_groups
             for parameter in group["params"]
         }
-        self.scheduler = build_scheduler(self.optimizer, self.settings, TOTAL, TOTAL)
+        self.scheduler = build_scheduler(self.optimizer, self.settings, TOTAL, step=-(-TOTAL // 3))
 
 
 @pytest.fixture(params=TABLE, scope="module")
@@ -161,12 +178,17 @@ def test_schedule(row):
     run, wanted = row
     warm = wanted["warmup"]
     for curve, base in zip(run.scheduler.lr_lambdas, run.scheduler.base_lrs, strict=True):
-        half = wanted["floor"] + (base - wanted["floor"]) * 0.5 ** wanted["power"]
+        if wanted["power"] == "step 0.1":  # after each third of the run
+            assert [curve(0), curve(TOTAL // 2), curve(TOTAL)] == pytest.approx([1, 0.1, 0.01])
+            continue
+        half, end = (
+            wanted["floor"] + (base - wanted["floor"]) * left ** wanted["power"] for left in (0.5, 0.0)
+        )
         assert base * curve(0) == pytest.approx(base * 1e-6 if warm else base)
         assert base * curve(warm // 2) == pytest.approx(base / 2 if warm else base, rel=1e-5)
         assert base * curve(warm) == pytest.approx(base)
         assert base * curve((TOTAL + warm) // 2) == pytest.approx(half)
-        assert base * curve(TOTAL) == pytest.approx(wanted["floor"], abs=1e-15)
+        assert base * curve(TOTAL) == pytest.approx(end, abs=1e-15)
 
 
 def test_network_and_loss(row):
