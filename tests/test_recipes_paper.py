@@ -11,6 +11,9 @@ from torch import nn
 from nets import list_models
 from nets.registry import describe_option, get_builder
 from utils.options import train_options
+from utils.training.criterion import build_criterion
+from utils.training.mask_loss import NO_OBJECT, POINTS, MaskCriterion
+from utils.training.matcher import WEIGHTS
 from utils.training.optimizers import build_optimizer
 from utils.training.recipe import choose_recipe, resolve
 from utils.training.schedulers import build_scheduler
@@ -261,6 +264,14 @@ def test_segnext_decoder():
         decoder = Run(f"segnext --BACKBONE_TYPE {size}").network.decoder
         nmf = decoder.hamburger.nmf
         assert nmf.shape[1] == width and (nmf.train_steps, nmf.eval_steps) == (6, 7)
+
+
+def test_mask2former_loss():
+    run = Run("mask2former")
+    assert isinstance(build_criterion(run.settings, None), MaskCriterion)
+    assert WEIGHTS == (2.0, 5.0, 5.0) and (NO_OBJECT, POINTS) == (0.1, 12_544)  # class, mask, Dice
+    outputs = run.network.train()(torch.zeros(2, 3, 64, 64, device="meta"))
+    assert outputs["class_logits"][-1].shape == (2, 100, 6) and len(outputs["mask_logits"]) == 10
 
 
 def test_rate_and_floor_follow_the_batch():
