@@ -2,14 +2,12 @@ import json
 import os
 
 import numpy as np
-import pytest
 
 import utils.data.statistics as module
-from nets.errors import UserError
 from tests.helpers import shared_data
 from tests.tiny_dataset import write_raster
 from utils.data.layout import Sample, scan_dataset
-from utils.data.statistics import BandStatistics, cached_statistics, class_weights, measure_bands
+from utils.data.statistics import BandStatistics, cached_statistics, measure_bands
 
 
 def samples_of(tmp_path, arrays, **profile):
@@ -78,27 +76,3 @@ def test_cache(tmp_path):
     cache.write_text('{"key"')
     assert cached_statistics(cache, samples, counted) == first and len(calls) == 3
     assert BandStatistics.from_dict(json.loads(json.dumps(first.to_dict()))) == first
-
-
-def test_class_weights():
-    assert class_weights([1, 2], "none") is None
-    assert class_weights([100, 50, 0, 400], "auto") == [1.0, 2.0, 1.0, 0.25]
-    assert class_weights([10**6, 10**3, 1], "auto") == [0.1, 1.0, 10.0]
-    assert class_weights([1, 1, 1], "0.03, 0.26,0.71") == [0.03, 0.26, 0.71]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("1,2", "2 class weights were given for 3"),
-        ("1,x,2", "not numbers"),
-        ("inverse", "not numbers"),
-        ("1,-1,1", "finite"),
-        ("1,nan,1", "finite"),
-        ("inf,1,1", "finite"),
-        ("0,0,0", "all zero"),
-    ],
-)
-def test_wrong_class_weights(text, message):
-    with pytest.raises(UserError, match=message):
-        class_weights([1, 1, 1], text)

@@ -144,7 +144,9 @@ DATA = (
         Flag(
             "CLASS_WEIGHTS",
             "none",
-            'loss weight per class: none, auto (median frequency) or "0.03,0.26,0.71"',
+            "loss weight per class: none, auto (median frequency, 0.1 to 10), inverse (frequency, no limit), "
+            'effective (number of pixels, Cui et al.), "0.03,0.26,0.71", or a file of numbers or of names '
+            "and numbers",
         ),
     ),
 )

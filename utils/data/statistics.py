@@ -1,4 +1,4 @@
-"""Band statistics and class weights of a training split."""
+"""Band statistics of a training split."""
 
 import hashlib
 import json
@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nets.errors import UserError
 from utils.data.layout import Sample, in_threads
 from utils.data.raster import Window, read_image
 from utils.files import replacing
 
-WEIGHT_LIMITS = (0.1, 10.0)
 _STRIP_PIXELS = 2**22
 
 
@@ -116,44 +114,6 @@ def cached_statistics(
         text = json.dumps({"key": key, "statistics": statistics.to_dict()}, indent=1)
         part.write_text(text, encoding="utf-8")
     return statistics
-
-
-def class_weights(counts: Sequence[int] | np.ndarray, how: str) -> list[float] | None:
-    """Return a weight per class for the loss.
-
-    Args:
-        counts: Training pixels of each class (K).
-        how: "none"; "auto": the median frequency divided by the class's frequency (Eigen and Fergus, ICCV
-            2015, https://arxiv.org/abs/1411.4734; here over all pixels of the split), kept within
-            `WEIGHT_LIMITS`, 1 for a class that does not occur; or K numbers separated by commas.
-
-    Raises:
-        UserError: Not K numbers, or one that is negative or not finite, or all of them zero.
-    """
-    how = how.strip()
-    if how.lower() == "none":
-        return None
-    counts = np.asarray(counts, dtype=np.float64)
-    if how.lower() != "auto":
-        return _listed_weights(how, len(counts))
-    present = counts > 0
-    weights = np.ones(len(counts))
-    if present.any():
-        weights[present] = np.clip(np.median(counts[present]) / counts[present], *WEIGHT_LIMITS)
-    return weights.tolist()
-
-
-def _listed_weights(text: str, num_classes: int) -> list[float]:
-    allowed = f'allowed are none, auto, or {num_classes} numbers like "{",".join(["1.0"] * num_classes)}"'
-    try:
-        weights = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"class weights {text!r} are not numbers; {allowed}") from None
-    if len(weights) != num_classes:
-        raise UserError(f"{len(weights)} class weights were given for {num_classes} classes; {allowed}")
-    if not all(np.isfinite(weights)) or min(weights) < 0 or not any(weights):
-        raise UserError(f"class weights {text!r} must be finite, not negative and not all zero; {allowed}")
-    return weights
 
 
 def _image_moments(sample: Sample) -> _Moments:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from utils.data.class_weights import class_weights
 from utils.data.dataset import (
     SegmentationDataset,
     TrainingSampler,
@@ -18,7 +19,7 @@ from utils.data.dataset import (
     training_loader,
 )
 from utils.data.layout import DatasetInfo
-from utils.data.statistics import BandStatistics, cached_statistics, class_weights, measure_bands
+from utils.data.statistics import BandStatistics, cached_statistics, measure_bands
 from utils.data.transforms import LEVELS, Augmentation
 from utils.devices import check_batch, choose_devices, describe, place
 from utils.files import replacing
@@ -132,7 +133,8 @@ def make_plan(
         say(f"{tiles} training tiles are fewer than --BATCH_SIZE {size}: they fill it repeatedly")
     say(*data.notices, "")
     if checkpoint is None:
-        weights = class_weights(data.label_counts["train"], options.CLASS_WEIGHTS)
+        counts, names = data.label_counts["train"], data.classes.names
+        weights = class_weights(counts, options.CLASS_WEIGHTS, names)
         bands = start_weights(options, network, data, folder)
     else:
         check_same_data(checkpoint, data)
