@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from utils.data.mixing import Crop
+from utils.data.transforms import Augmentation
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
@@ -21,6 +24,17 @@ def shared_data(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs the shared data {'/'.join(parts)}, which is not here")
     return path
+
+
+def augmented(
+    augmentation: Augmentation, image: np.ndarray, valid: np.ndarray, mask: np.ndarray, seed: int
+) -> Crop:
+    """Return one crop of an image in memory, cut and changed as a data set does with a file."""
+    rng = np.random.default_rng(seed)
+    plan = augmentation.plan(rng, *mask.shape)
+    top, left, height, width = plan.window
+    part = (..., slice(top, top + height), slice(left, left + width))
+    return augmentation.apply(plan, image[part], valid[part], mask[part], rng)
 
 
 def randomize(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

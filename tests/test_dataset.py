@@ -6,6 +6,7 @@ import torch
 
 from nets.errors import UserError
 from tests.tiny_dataset import write_dataset, write_raster
+from utils.data.augment_level import parse_level
 from utils.data.dataset import (
     Key,
     SegmentationDataset,
@@ -18,6 +19,7 @@ from utils.data.dataset import (
 )
 from utils.data.labels import IGNORE
 from utils.data.layout import Sample, scan_dataset
+from utils.data.photometric import BandRanges
 from utils.data.transforms import Augmentation
 
 
@@ -26,8 +28,9 @@ def info(tmp_path):
     return scan_dataset(write_dataset(tmp_path, values=(0, 1, 255), tiles=5), progress=False)
 
 
-def training_set(info, seed=0):
-    augmentation = Augmentation((12, 8), flip="d4", band_std=(900.0,) * 3)
+def training_set(info, seed=0, level="standard"):
+    ranges = BandRanges((2000.0,) * 3, (900.0,) * 3)
+    augmentation = Augmentation((12, 8), parse_level(level), "d4", ranges)
     return SegmentationDataset(info.splits["train"], info.classes, augmentation, seed)
 
 
@@ -65,13 +68,14 @@ def test_label_changed_after_the_check(info):
         SegmentationDataset(info.splits["val"], info.classes)[0]
 
 
-def test_samples_depend_on_seed_epoch_and_position_alone(info):
-    dataset = training_set(info)
+@pytest.mark.parametrize("level", ["standard", "strong,cutmix=0.5,mosaic=0.5"])
+def test_samples_depend_on_seed_epoch_and_position_alone(info, level):
+    dataset = training_set(info, 0, level)
     first = dataset[Key(1, 2, 3)]
     dataset[Key(0, 0, 0)]
-    again = training_set(info)[Key(1, 2, 3)]
+    again = training_set(info, 0, level)[Key(1, 2, 3)]
     assert all(np.array_equal(first[key], again[key]) for key in first)
-    for other in (dataset[Key(2, 2, 3)], dataset[Key(1, 3, 3)], training_set(info, 1)[Key(1, 2, 3)]):
+    for other in (dataset[Key(2, 2, 3)], dataset[Key(1, 3, 3)], training_set(info, 1, level)[Key(1, 2, 3)]):
         assert not np.array_equal(first["image"], other["image"])
     assert first["image"].shape == (3, 12, 8) and first["mask"].shape == first["valid"].shape == (12, 8)
 
@@ -116,12 +120,13 @@ def test_set_smaller_than_a_batch_fills_it():
 def test_workers_change_nothing_and_global_randomness_is_untouched(info, workers, start_method):
     sampler = TrainingSampler(5, 2)
     state = torch.get_rng_state()
-    loader = training_loader(training_set(info), sampler, workers, start_method=start_method)
+    dataset = training_set(info, 0, "strong,cutmix=0.5,mosaic=0.5")
+    loader = training_loader(dataset, sampler, workers, start_method=start_method)
     for epoch in (0, 1):
         sampler.set_epoch(epoch)
         batches = list(loader)
         assert len(batches) == 2
-        expected = [collate([training_set(info)[key] for key in batch]) for batch in sampler.batches(epoch)]
+        expected = [collate([dataset[key] for key in batch]) for batch in sampler.batches(epoch)]
         for got, want in zip(batches, expected, strict=True):
             assert got["name"] == want["name"]
             assert all(torch.equal(got[key], want[key]) for key in ("image", "valid", "mask"))

@@ -113,6 +113,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, unit, monkeyp
         "decoder_channels=8,dropout=0.5",
         "--CLASS_WEIGHTS",
         "auto",
+        "--AUGMENT",
+        "strong,cutmix=0.4,mosaic=0.4",
     ]
     length = "4" if unit == "--EPOCHS" else "7"
     assert run(data, unit, length, *flags, "--RUN_NAME", "whole") == 0
@@ -155,6 +157,18 @@ def test_a_run_clips_the_gradient_as_its_recipe_says(data, monkeypatch):
     assert run(data) == 0 and not limits
     monkeypatch.setitem(unet.RECIPE["plain"], "clip_grad", 0.25)
     assert run(data) == 0 and limits == [0.25, 0.25]
+
+
+def test_what_is_augmented_and_drawn_is_said_and_kept(data, tmp_path, capsys):
+    words = ["--AUGMENT", "strong,rotate=45"]
+    assert run(data, *words) == 0
+    text = capsys.readouterr().out
+    assert "strong: scale 0.5:2 times, rotate 45 degrees, cat_max_ratio 0.75 of a crop" in text
+    assert "augment: color is left out, because the bands are not red, green and blue" in text
+    kept = json.loads((tmp_path / "pth_files" / "unet_test_resnet" / "options.json").read_text())
+    assert kept["flags"]["AUGMENT"] == "strong,rotate=45"
+    assert "rotate 45 degrees" in kept["decisions"]["augment"]["value"]
+    assert "color" not in kept["decisions"]["augment"]["value"]
 
 
 def test_names_of_runs(data, tmp_path, capsys):
@@ -232,6 +246,8 @@ def test_wrappers_prefixes_are_stripped_and_foreign_files_refused(data, tmp_path
         (["--MODEL_OPTIONS", "decoder_chanels=8"], "no option 'decoder_chanels'; nearest: decoder_channels"),
         (["--MODEL_OPTIONS", "bands=8"], "use --BANDS instead"),
         (["--CLASS_WEIGHTS", "1,2"], "3 numbers"),
+        (["--AUGMENT", "light,rotatee=5"], "no key is named 'rotatee'; nearest: rotate"),
+        (["--AUGMENT", "light,color=1"], "--AUGMENT color is not possible"),
         (["--NORMALIZATION", "checkpoint"], "needs --PRETRAIN_MODEL"),
         (["--RUN_NAME", "a/b"], "is not a folder name"),
         (["--MODEL_TYPE", "deeplab", "--BATCH_SIZE", "1", "--MODEL_OPTIONS", ""], "one value per channel"),
@@ -286,7 +302,7 @@ def test_a_pretrained_backbone_keeps_its_colours_on_the_named_bands(data, tmp_pa
 def test_an_image_that_breaks_in_a_worker_is_still_one_line(data, capsys, monkeypatch):
     from utils.data.dataset import SegmentationDataset
 
-    def broken(self, sample, window):
+    def broken(self, sample, *_):
         raise UserError(f"{sample.image} is damaged")
 
     monkeypatch.setattr(SegmentationDataset, "_read", broken)

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from utils.data.augment_level import DEFAULT, KEYS, LEVELS, parse_level
+
 
 def number(kind: type, minimum: float, maximum: float = math.inf, *, above: bool = False) -> Callable:
     """Return a parser of an int or float within [minimum, maximum], or (minimum, maximum] with `above`."""
@@ -45,6 +47,15 @@ def parallel_mode(text: str) -> str:
     if mode not in ("single", "multi", "all"):
         raise argparse.ArgumentTypeError(f"{text!r} is given; single, multi and all exist")
     return mode
+
+
+def augment(text: str) -> str:
+    """Return a level of augmentation as it was given, if it can be understood."""
+    try:
+        parse_level(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 @dataclass(frozen=True)
@@ -129,10 +140,12 @@ DATA = (
         ),
         Flag(
             "AUGMENT",
-            "standard",
-            "random changes: none, light (scale 0.5 to 2 and flips), "
-            "standard (also brightness and contrast of each band)",
-            choices=("none", "light", "standard"),
+            DEFAULT,
+            "random changes: none, light (scale 0.5 to 2 and flips), standard (also brightness and contrast "
+            'of each band), strong (everything, for long runs); single keys after it: "standard,rotate=15,'
+            f'scale=0.8:1.2"; keys: {", ".join(KEYS)}',
+            augment,
+            metavar="{" + ",".join(LEVELS) + "}[,KEY=NUMBER...]",
         ),
         Flag(
             "NORMALIZATION",

@@ -23,6 +23,12 @@ def rgb_bands(bands: int, band_names: Sequence[str | None] = ()) -> tuple[int, .
     return (0, 1, 2)
 
 
+def rgb_order(bands: int, band_names: Sequence[str | None]) -> tuple[int, int, int] | None:
+    """Return which bands are red, green and blue where there are just these three, by their names."""
+    found = [_find_band(words, band_names) for words in _BAND_WORDS]
+    return tuple(found) if bands == 3 and None not in found and len(set(found)) == 3 else None
+
+
 def _find_band(words: tuple[str, ...], band_names: Sequence[str | None]) -> int | None:
     for word in words:
         for index, name in enumerate(band_names):

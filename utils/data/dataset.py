@@ -12,14 +12,18 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from nets.errors import UserError
-from utils.data.labels import IGNORE, Classes, LabelValueError
+from utils.data.geometry import Plan, warp_mask
+from utils.data.labels import IGNORE, Classes
 from utils.data.layout import Sample
-from utils.data.raster import Window, read_image, read_label
+from utils.data.masks import MaskWindows, read_mask
+from utils.data.mixing import Crop, cut_out, draw_patches, join
+from utils.data.raster import Window, read_image
 from utils.data.transforms import Augmentation
 
 # torch computes with few unsigned types; the signed one above holds all their values.
 _SIGNED = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
+# Places that are tried for a crop without one class nearly everywhere, as in MMSegmentation.
+_PLACES = 10
 
 
 class Key(NamedTuple):
@@ -61,24 +65,57 @@ class SegmentationDataset(Dataset):
             sample = self.samples[key]
             image, valid, mask = self._read(sample, None)
         else:
-            epoch, position, index = key
-            sample = self.samples[index]
-            rng = np.random.default_rng((self.seed, epoch, position))
-            plan = self.augmentation.plan(rng, sample.height, sample.width)
-            image, valid, mask = self.augmentation.apply(plan, *self._read(sample, plan.window), rng)
+            sample, (image, valid, mask) = self._draw(Key(*key))
         item = {"image": image, "valid": valid, "name": sample.name}
         return item if sample.label is None else {**item, "mask": mask}
 
-    def _read(self, sample: Sample, window: Window | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _draw(self, key: Key) -> tuple[Sample, Crop]:
+        """Return the sample of a key and its crop, mixed with others where the level says so."""
+        rng = np.random.default_rng((self.seed, key.epoch, key.position))
+        augmentation, index = self.augmentation, key.index
+        patches = draw_patches(rng, augmentation.crop_size, augmentation.level)
+        crops = [self._crop(rng, index, patches[0])]
+        for patch in patches[1:]:
+            crops.append(self._crop(rng, int(rng.integers(len(self.samples))), patch))
+        crop = join(crops, patches, augmentation.crop_size)
+        cut_out(crop, augmentation.level, augmentation.ranges.means(len(crop.image)), rng)
+        return self.samples[index], crop
+
+    def _crop(self, rng: np.random.Generator, index: int, patch: Window) -> Crop:
+        """Return a crop of a sample of a patch's size."""
+        sample, augmentation = self.samples[index], self.augmentation
+        masks = MaskWindows(sample, self.classes)
+        plans = augmentation.plans(rng, sample.height, sample.width, patch[2:])
+        plan, mask = next(plans), None
+        if augmentation.level.cat_max_ratio < 1 and sample.label is not None:
+            plan, mask = _mixed_plan(plan, plans, masks, augmentation.level.cat_max_ratio)
+        return augmentation.apply(plan, *self._read(sample, plan.window, mask), rng)
+
+    def _read(
+        self, sample: Sample, window: Window | None, mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return image, valid and mask of a window; a `mask` that is already read is not read again."""
         image, valid = read_image(sample.image, window)
-        if sample.label is None:
-            return image, valid, np.full(valid.shape, IGNORE, dtype=np.int16)
-        label, labelled = read_label(sample.label, window, class_values=self.classes.table)
-        try:
-            mask = self.classes.encode(label, valid & labelled)
-        except LabelValueError as error:
-            raise UserError(f"{sample.label}: {error}") from error
-        return image, valid, mask
+        if mask is None:
+            return image, valid, read_mask(sample, self.classes, window, valid)
+        return image, valid, np.where(valid, mask, IGNORE)
+
+
+def _mixed_plan(
+    plan: Plan, plans: Iterator[Plan], masks: MaskWindows, most: float
+) -> tuple[Plan, np.ndarray]:
+    """Return the first of ten plans, or the last, whose crop is not more than `most` of one class."""
+    for attempt in range(1, _PLACES + 1):
+        mask = masks[plan.window]
+        crop = warp_mask(plan, mask)
+        counts = np.bincount(crop[crop != IGNORE])
+        if counts.any() and counts.max() <= most * counts.sum():
+            break
+        only_place = plan.rotation is None and plan.window == (0, 0, *masks.size)
+        if only_place or attempt == _PLACES:
+            break
+        plan = next(plans)
+    return plan, mask
 
 
 class TrainingSampler:

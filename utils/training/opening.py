@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from utils.data.augment_level import DEFAULT
 from utils.data.class_weights import class_weights
 from utils.data.dataset import (
     SegmentationDataset,
@@ -20,7 +21,6 @@ from utils.data.dataset import (
 )
 from utils.data.layout import DatasetInfo
 from utils.data.statistics import BandStatistics, cached_statistics, measure_bands
-from utils.data.transforms import LEVELS, Augmentation
 from utils.devices import check_batch, choose_devices, describe, place
 from utils.files import replacing
 from utils.options import plain_options
@@ -45,6 +45,7 @@ from utils.training.setup import (
     read_dataset,
     seed_everything,
 )
+from utils.training.training_data import training_flip, training_level, training_set
 
 # With MAX_ITERS, validation takes place after whole epochs, but not more often than this in a run.
 MOST_ROUNDS = 50
@@ -63,7 +64,7 @@ class Plan:
         devices: the leading one first.
         data: the checked data set.
         crop: training crop (height, width) in pixels.
-        flip: random flips.
+        train: the training samples, augmented.
         network: with its start loaded and its normalisation set.
         bands: what checkpoints say of the bands.
         weights: loss weight per class, or None.
@@ -79,7 +80,7 @@ class Plan:
     devices: list[torch.device]
     data: DatasetInfo
     crop: tuple[int, int]
-    flip: str
+    train: SegmentationDataset
     network: nn.Module
     bands: dict
     weights: list[float] | None
@@ -131,7 +132,7 @@ def make_plan(
     if tiles < options.BATCH_SIZE:
         size = options.BATCH_SIZE
         say(f"{tiles} training tiles are fewer than --BATCH_SIZE {size}: they fill it repeatedly")
-    say(*data.notices, "")
+    say(*data.notices, *training_level(options, data)[1], "")
     if checkpoint is None:
         counts, names = data.label_counts["train"], data.classes.names
         weights = class_weights(counts, options.CLASS_WEIGHTS, names)
@@ -143,7 +144,7 @@ def make_plan(
     sampler = TrainingSampler(tiles, options.BATCH_SIZE, options.SEED)
     total = options.MAX_ITERS or options.EPOCHS * sampler.batches_per_epoch
     settings, decisions = resolve(options, choose_recipe(options), total)
-    symmetries = "none" if options.AUGMENT == "none" else "d4" if data.has_crs else "h"
+    train = training_set(options, data, crop, network.mean.tolist(), network.std.tolist())
     return Plan(
         options,
         family,
@@ -151,7 +152,7 @@ def make_plan(
         devices,
         data,
         crop,
-        options.FLIP or symmetries,
+        train,
         network,
         bands,
         weights,
@@ -167,9 +168,7 @@ def _about(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
     """Return the decisions beside those of the recipe."""
     options, crop, blueprint = plan.options, plan.crop, plan.network.blueprint
     millions = sum(p.numel() for p in plan.network.parameters()) / 1e6
-    why_flip = "images carry a CRS" if plan.data.has_crs else "no CRS"
-    if options.FLIP or options.AUGMENT == "none":
-        why_flip = "--FLIP" if options.FLIP else "--AUGMENT"
+    augmentation = plan.train.augmentation
     return [
         ("run", plan.folder, "resumed" if resumed else ""),
         ("device", describe(plan.devices), ""),
@@ -178,8 +177,8 @@ def _about(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
         ("length", _length(options, plan.total, plan.sampler.batches_per_epoch), ""),
         ("normalisation", plan.bands["scaling"], "--NORMALIZATION" if options.NORMALIZATION else ""),
         ("crop", f"{crop[0]} x {crop[1]} pixels", "--CROP_SIZE" if options.CROP_SIZE else "from the tiles"),
-        ("augment", options.AUGMENT, ""),
-        ("flip", plan.flip, why_flip),
+        ("augment", augmentation.level.describe(), "" if options.AUGMENT == DEFAULT else "--AUGMENT"),
+        ("flip", *training_flip(options, plan.data)),
         ("class_weights", options.CLASS_WEIGHTS, "default" if options.CLASS_WEIGHTS == "none" else "flag"),
     ]
 
@@ -224,10 +223,6 @@ def assemble(plan: Plan) -> Session:
     options, device, data = plan.options, plan.devices[0], plan.data
     on_gpu = device.type == "cuda"
     workers = default_workers(device.type) if options.NUM_WORKERS is None else options.NUM_WORKERS
-    deviations = tuple(plan.network.std.tolist())
-    level = LEVELS[options.AUGMENT]
-    augmentation = Augmentation(crop_size=plan.crop, flip=plan.flip, band_std=deviations, **level)
-    train = SegmentationDataset(data.splits["train"], data.classes, augmentation, options.SEED)
     val = SegmentationDataset(data.splits["val"], data.classes)
     per_epoch = plan.sampler.batches_per_epoch
     epochs_per_round = math.ceil(plan.total / MOST_ROUNDS / per_epoch) if options.MAX_ITERS else 1
@@ -251,7 +246,7 @@ def assemble(plan: Plan) -> Session:
         optimizer=optimizer,
         scheduler=build_scheduler(optimizer, plan.settings, plan.total, step),
         sampler=plan.sampler,
-        train_loader=training_loader(train, plan.sampler, workers, pin_memory=on_gpu),
+        train_loader=training_loader(plan.train, plan.sampler, workers, pin_memory=on_gpu),
         val_loader=evaluation_loader(val, options.BATCH_SIZE, workers, pin_memory=on_gpu),
         log=TrainingLog(plan.folder, plan.family),
         total=plan.total,
