@@ -115,6 +115,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path, unit, monkeyp
         "auto",
         "--AUGMENT",
         "strong,cutmix=0.4,mosaic=0.4",
+        "--RARE_CLASS_SAMPLING",
     ]
     length = "4" if unit == "--EPOCHS" else "7"
     assert run(data, unit, length, *flags, "--RUN_NAME", "whole") == 0
@@ -160,13 +161,14 @@ def test_a_run_clips_the_gradient_as_its_recipe_says(data, monkeypatch):
 
 
 def test_what_is_augmented_and_drawn_is_said_and_kept(data, tmp_path, capsys):
-    words = ["--AUGMENT", "strong,rotate=45"]
+    words = ["--AUGMENT", "strong,rotate=45", "--RARE_CLASS_SAMPLING", "0.05", "--CLASS_WEIGHTS", "effective"]
     assert run(data, *words) == 0
     text = capsys.readouterr().out
     assert "strong: scale 0.5:2 times, rotate 45 degrees, cat_max_ratio 0.75 of a crop" in text
     assert "augment: color is left out, because the bands are not red, green and blue" in text
+    assert "temperature 0.05" in text and re.search(r"class_2 .* 33\.33%\n", text)
     kept = json.loads((tmp_path / "pth_files" / "unet_test_resnet" / "options.json").read_text())
-    assert kept["flags"]["AUGMENT"] == "strong,rotate=45"
+    assert kept["flags"]["AUGMENT"] == "strong,rotate=45" and kept["flags"]["RARE_CLASS_SAMPLING"] == 0.05
     assert "rotate 45 degrees" in kept["decisions"]["augment"]["value"]
     assert "color" not in kept["decisions"]["augment"]["value"]
 

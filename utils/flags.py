@@ -161,6 +161,15 @@ DATA = (
             'effective (number of pixels, Cui et al.), "0.03,0.26,0.71", or a file of numbers or of names '
             "and numbers",
         ),
+        Flag(
+            "RARE_CLASS_SAMPLING",
+            None,
+            "draw crops around rare classes, a class by softmax((1 - frequency) / T) as in DAFormer: the "
+            "smaller T, the oftener the rarest; without a number 0.01",
+            number(float, 1e-4),
+            bare=0.01,
+            metavar="T",
+        ),
     ),
 )
 

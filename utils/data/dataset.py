@@ -17,6 +17,7 @@ from utils.data.labels import IGNORE, Classes
 from utils.data.layout import Sample
 from utils.data.masks import MaskWindows, read_mask
 from utils.data.mixing import Crop, cut_out, draw_patches, join
+from utils.data.rare_classes import RareClassSampling
 from utils.data.raster import Window, read_image
 from utils.data.transforms import Augmentation
 
@@ -42,6 +43,7 @@ class SegmentationDataset(Dataset):
         classes: Meaning of the label values.
         augmentation: None returns whole images for an int index; otherwise crops for a `Key`.
         seed: Start of every random choice.
+        rare_classes: Chooses image and place of every crop, instead of the key's index.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class SegmentationDataset(Dataset):
         classes: Classes,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        rare_classes: RareClassSampling | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.classes = classes
         self.augmentation = augmentation
         self.seed = seed
+        self.rare_classes = rare_classes
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -72,21 +76,26 @@ class SegmentationDataset(Dataset):
     def _draw(self, key: Key) -> tuple[Sample, Crop]:
         """Return the sample of a key and its crop, mixed with others where the level says so."""
         rng = np.random.default_rng((self.seed, key.epoch, key.position))
-        augmentation, index = self.augmentation, key.index
+        augmentation, index, class_id = self.augmentation, key.index, None
+        if self.rare_classes is not None:
+            class_id, index = self.rare_classes.draw(rng)
         patches = draw_patches(rng, augmentation.crop_size, augmentation.level)
-        crops = [self._crop(rng, index, patches[0])]
+        crops = [self._crop(rng, index, patches[0], class_id)]
         for patch in patches[1:]:
             crops.append(self._crop(rng, int(rng.integers(len(self.samples))), patch))
         crop = join(crops, patches, augmentation.crop_size)
         cut_out(crop, augmentation.level, augmentation.ranges.means(len(crop.image)), rng)
         return self.samples[index], crop
 
-    def _crop(self, rng: np.random.Generator, index: int, patch: Window) -> Crop:
-        """Return a crop of a sample of a patch's size."""
+    def _crop(self, rng: np.random.Generator, index: int, patch: Window, class_id: int | None = None) -> Crop:
+        """Return a crop of a sample of a patch's size; with `class_id` it contains a pixel of that class."""
         sample, augmentation = self.samples[index], self.augmentation
         masks = MaskWindows(sample, self.classes)
-        plans = augmentation.plans(rng, sample.height, sample.width, patch[2:])
+        positions = None if class_id is None else self.rare_classes.positions(index, class_id, masks)
+        plans = augmentation.plans(rng, sample.height, sample.width, patch[2:], positions)
         plan, mask = next(plans), None
+        if class_id is not None:
+            mask = masks[plan.window]
         if augmentation.level.cat_max_ratio < 1 and sample.label is not None:
             plan, mask = _mixed_plan(plan, plans, masks, augmentation.level.cat_max_ratio)
         return augmentation.apply(plan, *self._read(sample, plan.window, mask), rng)

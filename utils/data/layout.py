@@ -34,13 +34,17 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its label (None where there is none), and their common size in pixels."""
+    """One image with its label (None where there is none), and their common size in pixels.
+
+    `class_counts` holds (class id, pixels) of the classes that the label shows.
+    """
 
     name: str
     image: Path
     label: Path | None
     height: int
     width: int
+    class_counts: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,8 @@ def _dataset_info(
         part = slice(start, start + len(entries))
         start += len(entries)
         splits[split] = tuple(
-            Sample(entry.name, entry.image, entry.label, image.height, image.width)
-            for entry, image in zip(entries, images[part], strict=True)
+            Sample(entry.name, entry.image, entry.label, image.height, image.width, _seen(label, classes))
+            for entry, image, label in zip(entries, images[part], labels[part], strict=True)
         )
         counts[split] = _class_counts(labels[part], classes)
         if not counts[split].any():
@@ -268,6 +272,11 @@ def _class_counts(labels: Sequence[LabelScan], classes: Classes) -> np.ndarray:
             if class_id != IGNORE:
                 counts[class_id] += count
     return counts
+
+
+def _seen(label: LabelScan, classes: Classes) -> tuple[tuple[int, int], ...]:
+    counts = _class_counts([label], classes)
+    return tuple((int(class_id), int(counts[class_id])) for class_id in np.flatnonzero(counts))
 
 
 def _band_names(image: RasterInfo, file: ClassesFile | None) -> tuple[str, ...]:

@@ -52,13 +52,22 @@ def bands_table(data: DatasetInfo, statistics: BandStatistics) -> list[str]:
     return lines
 
 
-def classes_table(data: DatasetInfo, weights: list[float] | None) -> list[str]:
-    """Return aligned lines of each class's share of the labelled pixels per split and its loss weight."""
+def classes_table(
+    data: DatasetInfo, weights: list[float] | None, drawn: np.ndarray | None = None
+) -> list[str]:
+    """Return aligned lines of each class's share of the labelled pixels per split and its loss weight.
+
+    Args:
+        data: The checked data set.
+        weights: Loss weight per class, None for 1.
+        drawn: Chance of each class that a crop is placed about it, None where none is preferred.
+    """
     splits = list(data.splits)
-    rows = [["class", *splits, "weight"]]
+    rows = [["class", *splits, "weight", *([] if drawn is None else ["crops"])]]
     for index, name in enumerate(data.classes.names):
         shares = [_share(data.label_counts[split], index) for split in splits]
-        rows.append([name, *shares, "1" if weights is None else f"{weights[index]:.3g}"])
+        row = [name, *shares, "1" if weights is None else f"{weights[index]:.3g}"]
+        rows.append(row if drawn is None else [*row, f"{100 * drawn[index]:.2f}%"])
     return align(rows)
 
 

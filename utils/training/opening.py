@@ -104,7 +104,9 @@ def open_session(options: argparse.Namespace, build: Build = build_network) -> S
     options, checkpoint, folder = resume(options)
     plan = make_plan(options, checkpoint, folder, build)
     about = [*_about(plan, resumed=checkpoint is not None), *plan.decisions]
-    say(*classes_table(plan.data, plan.weights), "", *decisions_table(about), "")
+    rare = plan.train.rare_classes
+    drawn = None if rare is None else rare.probabilities
+    say(*classes_table(plan.data, plan.weights, drawn), "", *decisions_table(about), "")
     session = assemble(plan)
     groups = describe_groups(session.optimizer)
     say(*groups_table(groups), "")
@@ -168,7 +170,7 @@ def _about(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
     """Return the decisions beside those of the recipe."""
     options, crop, blueprint = plan.options, plan.crop, plan.network.blueprint
     millions = sum(p.numel() for p in plan.network.parameters()) / 1e6
-    augmentation = plan.train.augmentation
+    augmentation, rare = plan.train.augmentation, options.RARE_CLASS_SAMPLING
     return [
         ("run", plan.folder, "resumed" if resumed else ""),
         ("device", describe(plan.devices), ""),
@@ -179,6 +181,7 @@ def _about(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
         ("crop", f"{crop[0]} x {crop[1]} pixels", "--CROP_SIZE" if options.CROP_SIZE else "from the tiles"),
         ("augment", augmentation.level.describe(), "" if options.AUGMENT == DEFAULT else "--AUGMENT"),
         ("flip", *training_flip(options, plan.data)),
+        ("rare_classes", "not preferred" if rare is None else f"crops by temperature {rare:g}", ""),
         ("class_weights", options.CLASS_WEIGHTS, "default" if options.CLASS_WEIGHTS == "none" else "flag"),
     ]
 

@@ -1,4 +1,4 @@
-"""The training samples as the flags want them."""
+"""The training samples as the flags want them: augmented, and drawn around rare classes."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from utils.data.bands import rgb_order
 from utils.data.dataset import SegmentationDataset
 from utils.data.layout import DatasetInfo
 from utils.data.photometric import BandRanges
+from utils.data.rare_classes import RareClassSampling
 from utils.data.transforms import Augmentation
 
 
@@ -48,5 +49,8 @@ def training_set(
     level, _ = training_level(options, data)
     flip, _ = training_flip(options, data)
     ranges = BandRanges(tuple(mean), tuple(std), rgb_order(data.bands, data.band_names))
+    samples, rare_classes = data.splits["train"], None
+    if options.RARE_CLASS_SAMPLING is not None:
+        rare_classes = RareClassSampling(samples, data.classes, options.RARE_CLASS_SAMPLING, options.SEED)
     augmentation = Augmentation(tuple(crop_size), level, flip, ranges)
-    return SegmentationDataset(data.splits["train"], data.classes, augmentation, options.SEED)
+    return SegmentationDataset(samples, data.classes, augmentation, options.SEED, rare_classes)
