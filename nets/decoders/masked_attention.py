@@ -136,7 +136,7 @@ class MaskedAttentionDecoder(nn.Module):
             sine_positions(size, x.shape[-1], device=x.device, **self.positions).flatten(0, 1).to(x.dtype)
             for size, x in zip(sizes, tokens, strict=True)
         ]
-        x = self.query_features.expand(len(mask_features), -1, -1)  # (B, Q, D)
+        x = self.query_features.repeat(mask_features.shape[0], 1, 1)  # (B, Q, D)
         predictions = [self.predict(x, mask_features)]
         for i, layer in enumerate(self.layers):
             level = i % len(maps)
