@@ -51,6 +51,7 @@ SMALLEST = {
     "mask2former": ["--BACKBONE_TYPE", "resnet18"],
     "ocrnet": ["--BACKBONE_TYPE", "w18s"],
     "pspnet": ["--BACKBONE_TYPE", "resnet18"],
+    "refinenet": ["--BACKBONE_TYPE", "resnet18"],
     "setr": ["--BACKBONE_TYPE", "base", "--MODEL_OPTIONS", "decoder=naive"],
     "unet": ["--BACKBONE_TYPE", "resnet18"],
     "upernet": ["--BACKBONE_TYPE", "resnet18"],
@@ -134,7 +135,7 @@ def output_grid(network: SegmentationNetwork, height: int, width: int) -> tuple[
     handles = [
         module.register_forward_hook(lambda _module, _inputs, output: sizes.append(tuple(output.shape[-2:])))
         for module in network.modules()
-        if isinstance(module, nn.Conv2d) and module.out_channels == network.num_classes
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.out_channels == network.num_classes
     ]
     training, device = network.training, network.mean.device
     with torch.inference_mode():

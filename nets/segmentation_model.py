@@ -124,6 +124,27 @@ class SegmentationModel(SegmentationNetwork):
         return outputs
 
 
+class ScoringModel(SegmentationNetwork):
+    """Backbone -> decoder that ends in logits at the image's resolution -> crop to the image.
+
+    Args:
+        backbone: maps (B, C, H, W) to a list of feature maps, finest first.
+        decoder: maps that list to logits (B, K, H', W') whose upper left part (H, W) is the image's.
+        bands: bands of an image.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, backbone: nn.Module, decoder: nn.Module, *, bands: int, num_classes: int):
+        super().__init__(bands, num_classes)
+        self.backbone, self.decoder = backbone, decoder
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Map (B, C, H, W) in data units to {"logits": (B, K, H, W)}."""
+        height, width = images.shape[-2:]
+        logits = self.decoder(self.backbone(self.normalize(images)))
+        return {"logits": logits[..., :height, :width]}
+
+
 def sum_of_masks(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Map class logits (B, Q, K + 1) and mask logits (B, Q, h, w) to sums over the queries (B, K, *size).
 

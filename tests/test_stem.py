@@ -173,11 +173,13 @@ def test_nobody_offers_weights(name):
         load_pretrained(backbone, "ImageNet")
 
 
-@pytest.mark.parametrize("name", ["none", "S5-D16"])
-def test_unets_own_encoder_has_no_weights(name):
+@pytest.mark.parametrize(("family", "name"), [("unet", "none"), ("unet", "S5-D16"), ("enet", "enet")])
+def test_own_encoders_have_no_weights(family, name):
     with torch.device("meta"):
-        backbone = create_model("unet", bands=3, num_classes=2, backbone=name).backbone
-    with pytest.raises(UserError, match=r"unet's own encoder .*none or s5_d16.* has no pretrained weights"):
+        backbone = create_model(family, bands=3, num_classes=2, backbone=name).backbone
+    with pytest.raises(
+        UserError, match=f"{family}'s own encoder has no pretrained weights; leave the flag out"
+    ):
         load_pretrained(backbone, "imagenet")
 
 
