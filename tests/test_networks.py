@@ -14,6 +14,7 @@ from utils.checkpoint import network_state, write_checkpoint
 # The smallest variant of each family.
 SMALLEST = {
     "deeplab": {"backbone": "resnet18"},
+    "enet": {},
     "fcn": {"backbone": "resnet18"},
     "hrnet": {"backbone": "w18s"},
     "mask2former": {
@@ -28,7 +29,9 @@ SMALLEST = {
     },
     "ocrnet": {"backbone": "w18s"},
     "pspnet": {"backbone": "resnet18"},
+    "refinenet": {"backbone": "resnet18", "channels": (64,)},
     "segformer": {"backbone": "b0"},
+    "segnet": {"backbone": "vgg11"},
     "segnext": {"backbone": "t"},
     "setr": {"backbone": "base", "decoder": "naive"},
     "unet": {"backbone": "resnet18"},

@@ -3,7 +3,8 @@
 Three bands and 150 classes. Sources: "published" is the paper's or the authors' figure in millions; "mmseg"
 is counted from MMSegmentation 1.2.2's own module, without auxiliary heads unless the variant has them; "smp"
 from segmentation_models.pytorch's own module; None where nobody states one: then the number follows from
-parts that are held against a reference elsewhere.
+parts that are held against a reference elsewhere. `test_classics.py` counts FCN-8s, SegNet, ENet and
+RefineNet with their papers' numbers of classes.
 """
 
 import pytest
@@ -42,6 +43,20 @@ VARIANTS = [
     ("fcn", {"backbone": "resnet18"}, 20_693_718, None),
     ("fcn", {"backbone": "resnet50"}, 47_181_014, ("mmseg", 47.2)),
     ("fcn", {"backbone": "resnet101"}, 66_173_142, ("mmseg", 66.2)),
+    ("fcn", {"version": "32s"}, 134_875_094, None),
+    ("fcn", {"version": "16s"}, 135_312_044, None),
+    ("fcn", {"version": "8s"}, 135_710_594, None),
+    ("fcn", {"version": "8s", "backbone": "vgg11_bn"}, 130_221_890, None),
+    ("enet", {}, 372_469, ("published", 0.37)),
+    ("segnet", {"backbone": "vgg11"}, 18_533_014, None),
+    ("segnet", {"backbone": "vgg13"}, 18_902_614, None),
+    ("segnet", {"backbone": "vgg16"}, 29_525_846, ("published", 29.46)),
+    ("segnet", {"backbone": "vgg19"}, 40_149_078, None),
+    ("segnet", {"batch_norm": False}, 29_513_686, None),
+    ("refinenet", {"backbone": "resnet18"}, 76_851_670, None),
+    ("refinenet", {"backbone": "resnet50"}, 99_357_654, None),
+    ("refinenet", {"backbone": "resnet101"}, 118_349_782, None),
+    ("refinenet", {"backbone": "resnet152"}, 133_993_430, None),
     ("hrnet", {"backbone": "w18s"}, 3_974_810, ("mmseg", 3.97)),
     ("hrnet", {"backbone": "w18"}, 9_676_350, ("mmseg", 9.68)),
     ("hrnet", {"backbone": "w32"}, 29_609_046, None),
