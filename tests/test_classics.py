@@ -10,6 +10,7 @@ from nets import create_model
 from nets.backbones.pretrained import plain_name
 from nets.decoders.skip_scores import BilinearUp
 from nets.errors import UserError
+from nets.layers.init import reinitialize
 from nets.layers.unpool import max_unpool
 from nets.models.enet import Downsampling
 from nets.models.refinenet import ChainedResidualPooling, RefineNetDecoder, ResidualConvUnit
@@ -152,6 +153,9 @@ def test_bilinear_start():
     bilinear = F.interpolate(noise, scale_factor=2, mode="bilinear", align_corners=False)
     torch.testing.assert_close(up(noise), bilinear)
     assert up.weight.requires_grad and up.weight.shape == (2, 2, 4, 4) and not up.weight[0, 1].any()
+    started = up.weight.clone()
+    reinitialize(nn.Sequential(up), "normal")
+    assert torch.equal(up.weight, started)
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,8 @@ def _imagenet(name: str) -> dict[str, Tensor]:
     """
     if not is_backbone(name):
         raise UserError(
-            f"--PRETRAIN_BACKBONE imagenet: {name}'s own encoder has no pretrained weights; leave the flag out "
-            "(unet also takes a classification network, as --BACKBONE_TYPE resnet50)"
+            f"--PRETRAIN_BACKBONE imagenet: {name}'s own encoder has no pretrained weights; leave the flag "
+            "out, or give a classification network where the family takes one, as --BACKBONE_TYPE resnet50"
         )
     entry = find_entry(name)
     library = entry.weights if entry is not None else "timm"

@@ -17,6 +17,8 @@ class BilinearUp(nn.ConvTranspose2d):
     Its weight (K, K, 4, 4) is learnt and may mix classes.
     """
 
+    own_start = True  # no other rule of starting is applied to it
+
     def __init__(self, channels: int):
         # One pixel is added on each side and three are cut off.
         super().__init__(channels, channels, 4, stride=2, padding=3, bias=False)

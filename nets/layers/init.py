@@ -40,6 +40,7 @@ def reinitialize(network: nn.Module, how: InitType) -> None:
     """Start all convolutions and linear layers by one rule.
 
     "kaiming" leaves the network as it was built: each family and backbone has started itself by its rules.
+    Layers with `own_start`, as an enlargement that starts as interpolation, keep theirs in any case.
     """
     rules = {
         "normal": lambda weight: nn.init.normal_(weight, 0.0, 0.02),
@@ -49,6 +50,8 @@ def reinitialize(network: nn.Module, how: InitType) -> None:
     if how == "kaiming":
         return
     for layer in network.modules():
+        if getattr(layer, "own_start", False):
+            continue
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             rules[how](layer.weight)
             if layer.bias is not None:
