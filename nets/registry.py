@@ -116,7 +116,8 @@ def create_model(name: str, *, bands: int, num_classes: int, **options: object):
     call = signature.bind(bands=bands, num_classes=num_classes, **typed)
     call.apply_defaults()  # today's defaults are kept with the checkpoint
     model = builder(**call.arguments)
-    model.blueprint = {"name": family, "options": dict(call.arguments)}
+    # What a builder decided itself is kept too: "auto" may one day mean another backbone.
+    model.blueprint = {"name": family, "options": {**call.arguments, **model.decided}}
     return model
 
 

@@ -38,6 +38,7 @@ class SegmentationNetwork(nn.Module):
         task: "multiclass".
         size_divisor, min_size: image sides the caller must pad to (a multiple of, at least).
         blueprint: how `create_model` built the network.
+        decided: options that the builder chose where "auto" left them open.
     """
 
     size_divisor = 1
@@ -48,6 +49,7 @@ class SegmentationNetwork(nn.Module):
     def __init__(self, bands: int, num_classes: int):
         super().__init__()
         self.bands, self.num_classes = bands, num_classes
+        self.decided: dict[str, object] = {}
         self.register_buffer("mean", torch.zeros(bands))
         self.register_buffer("std", torch.ones(bands))
 

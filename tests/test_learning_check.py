@@ -12,8 +12,8 @@ from utils.options import train_options
 from utils.training.setup import build_network
 
 STRIDES = {
-    "deeplab": 4, "enet": 1, "fcn": 8, "hrnet": 4, "mask2former": 4, "ocrnet": 4,
-    "pspnet": 8, "refinenet": 4, "segformer": 4, "segnet": 1, "segnext": 8, "setr": 16, "unet": 1, "upernet": 4,
+    "deeplab": 4, "enet": 1, "fcn": 8, "hrnet": 4, "mask2former": 4, "ocrnet": 4, "pspnet": 8,
+    "refinenet": 4, "segformer": 4, "segnet": 1, "segnext": 8, "setr": 16, "unet": 1, "upernet": 4,
 }  # fmt: skip
 
 

@@ -111,3 +111,10 @@ def test_builders_are_found_by_their_file():
 
     with pytest.raises(TypeError, match=r"must stand in nets/models/elsewhere\.py"):
         register_model(elsewhere)
+
+
+@pytest.mark.parametrize(("version", "backbone"), [("dilated", "resnet50"), ("32s", "vgg16")])
+def test_what_a_builder_decides_stands_in_the_blueprint(version, backbone):
+    with torch.device("meta"):
+        network = create_model("fcn", bands=3, num_classes=2, version=version)
+    assert network.blueprint["options"]["backbone"] == backbone

@@ -105,7 +105,9 @@ def fcn(
             _refuse(version, {"at_once": at_once}, "8s or 16s")
         shape = {"channels": channels or CLASSIFIER_CHANNELS, "dropout": 0.5 if dropout is None else dropout}
         name = _find_vgg(version, backbone)
-        return _create_skip_fcn(name, version, bands, num_classes, at_once=at_once, **shape)
+        network = _create_skip_fcn(name, version, bands, num_classes, at_once=at_once, **shape)
+        network.decided = {"backbone": name}
+        return network
     _refuse(version, {"at_once": at_once}, "8s or 16s")
     backbone = "resnet50" if plain(backbone) == "auto" else backbone
     if output_stride is None and not backbone_options:
@@ -128,7 +130,7 @@ def fcn(
         align_corners=align_corners,
         norm_eps=norm_eps,
     )
-    return SegmentationModel(
+    network = SegmentationModel(
         encoder,
         decoder,
         bands=bands,
@@ -137,6 +139,8 @@ def fcn(
         align_corners=align_corners,
         aux_heads=create_aux_heads(encoder.channels, num_classes, aux=aux, aux_heads=aux_heads),
     )
+    network.decided = {"backbone": backbone}
+    return network
 
 
 def _refuse(version: str, given: dict, belongs_to: str) -> None:
