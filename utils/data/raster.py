@@ -4,7 +4,7 @@ Everything is read by window, so a scene of any size costs only the pixels that 
 with a mask of its valid pixels; a label comes as the numbers that stand in the file.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterioWindow
 
 from nets.errors import UserError
-from utils.data.raster_files import is_npy, native, open_npy, open_raster
+from utils.data.raster_files import as_source, is_npy, native, open_npy, open_raster
 from utils.data.raster_masks import colour_bands, valid_pixels
 
 _EXACT_IN_FLOAT64 = 2**53
@@ -36,7 +36,7 @@ class RasterInfo:
     """What the header of an image says, after palette, alpha and pages were interpreted.
 
     Attributes:
-        path: The file.
+        path: The file; text where it is one of GDAL's virtual paths.
         height: Rows.
         width: Columns.
         bands: Bands that `read_image` returns (a palette counts as three, alpha as none).
@@ -48,7 +48,7 @@ class RasterInfo:
         has_alpha: An alpha band was read as a mask of valid pixels.
     """
 
-    path: Path
+    path: Path | str
     height: int
     width: int
     bands: int
@@ -66,7 +66,7 @@ def raster_info(path: Path | str) -> RasterInfo:
     Raises:
         UserError: The file is missing, of an unknown kind, or cannot be opened.
     """
-    path = Path(path)
+    path = as_source(path)
     if is_npy(path):
         array = open_npy(path)
         bands, height, width = array.shape
@@ -106,16 +106,49 @@ def read_image(path: Path | str, window: Window | None = None) -> tuple[np.ndarr
     Raises:
         UserError: The file is missing, of an unknown kind, damaged, or has complex numbers.
     """
-    path = Path(path)
+    path = as_source(path)
     if is_npy(path):
-        array = open_npy(path)
-        window = _checked(window, array.shape[1:])
-        rows, columns = _slices(window)
-        image = np.array(array[:, rows, columns], dtype=native(array.dtype), order="C")
-        valid = np.ones(image.shape[1:], dtype=bool)
-    else:
-        with open_raster(path) as pages:
-            image, valid = _read_pages(pages, _checked(window, pages[0].shape))
+        return read_array(open_npy(path), window)
+    with open_raster(path) as pages:
+        return read_pages(pages, window)
+
+
+def read_array(
+    array: np.ndarray, window: Window | None = None, bands: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read an opened NPY (C, H, W), or the `bands` (from 0 on) of a window of it, as `read_image` does."""
+    rows, columns = _slices(_checked(window, array.shape[1:]))
+    chosen = slice(None) if bands is None else list(bands)
+    image = np.array(array[chosen, rows, columns], dtype=native(array.dtype), order="C")
+    return _finite(image, np.ones(image.shape[1:], dtype=bool))
+
+
+def read_pages(
+    pages: Sequence[rasterio.DatasetReader], window: Window | None = None, bands: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read an opened raster, or the `bands` (from 0 on) of a window of it, as `read_image` does."""
+    part = _rasterio_window(_checked(window, pages[0].shape))
+    first = pages[0]
+    if len(pages) > 1:
+        chosen = pages if bands is None else [pages[band] for band in bands]
+        image = np.stack([page.read(1, window=part) for page in chosen])
+        return _finite(image, np.logical_or.reduce([valid_pixels(page, part) for page in pages]))
+    valid = valid_pixels(first, part)
+    if not _is_palette(first):
+        indices = colour_bands(first)
+        return _finite(
+            first.read(indices if bands is None else [indices[b] for b in bands], window=part), valid
+        )
+    table = np.zeros((np.iinfo(first.dtypes[0]).max + 1, 4), dtype=np.uint8)
+    for index, color in first.colormap(1).items():
+        table[index] = color
+    image = np.moveaxis(table[first.read(1, window=part)], -1, 0)
+    shown = list(range(3) if bands is None else bands)
+    return np.ascontiguousarray(image[shown]), valid & (image[3] > 0)
+
+
+def _finite(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take the pixels that are NaN or infinite in a band out of the valid ones."""
     if image.dtype.kind == "f":
         valid &= np.isfinite(image).all(axis=0)
     return image, valid
@@ -204,22 +237,6 @@ def _band_names(pages: list[rasterio.DatasetReader]) -> tuple[str | None, ...]:
 
 def _is_palette(source: rasterio.DatasetReader) -> bool:
     return source.count == 1 and source.colorinterp[0] == ColorInterp.palette
-
-
-def _read_pages(pages: list[rasterio.DatasetReader], window: Window) -> tuple[np.ndarray, np.ndarray]:
-    part = _rasterio_window(window)
-    first = pages[0]
-    if len(pages) > 1:
-        image = np.stack([page.read(1, window=part) for page in pages])
-        return image, np.logical_or.reduce([valid_pixels(page, part) for page in pages])
-    valid = valid_pixels(first, part)
-    if not _is_palette(first):
-        return first.read(colour_bands(first), window=part), valid
-    table = np.zeros((np.iinfo(first.dtypes[0]).max + 1, 4), dtype=np.uint8)
-    for index, color in first.colormap(1).items():
-        table[index] = color
-    image = np.moveaxis(table[first.read(1, window=part)], -1, 0)
-    return np.ascontiguousarray(image[:3]), valid & (image[3] > 0)
 
 
 def _whole_numbers(path: Path, label: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

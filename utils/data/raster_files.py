@@ -14,17 +14,32 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from nets.errors import UserError
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy")
-_DRIVERS = ("GTiff", "PNG", "JPEG")
+# A VRT is read where it is named, never searched for: it mostly lies beside the tiles that it joins.
+_READABLE = (*RASTER_SUFFIXES, ".vrt")
+_DRIVERS = ("GTiff", "PNG", "JPEG", "VRT")
 _PNG_TAIL = 4096  # bytes; some programs append notes of their own after the end chunk
 # `warnings.catch_warnings` changes the state of the whole process: two threads must not be inside it at once.
 _WARNINGS_LOCK = threading.Lock()
 
 
-def is_npy(path: Path) -> bool:
+def is_virtual(source: Path | str) -> bool:
+    """Tell whether a source is one of GDAL's virtual paths or an address, and no file of this machine."""
+    text = str(source)
+    return isinstance(source, str) and (text.startswith("/vsi") or "://" in text)
+
+
+def as_source(source: Path | str) -> Path | str:
+    """Return a file as a path, and a virtual path as text: a path would merge the slashes of `https://`."""
+    return source if is_virtual(source) else Path(source)
+
+
+def is_npy(path: Path | str) -> bool:
     """Tell whether an existing raster is an NPY file."""
+    if is_virtual(path):
+        return False
     suffix = path.suffix.lower()
-    if suffix not in RASTER_SUFFIXES:
-        raise UserError(f"{path} is not a raster that can be read; allowed are {', '.join(RASTER_SUFFIXES)}")
+    if suffix not in _READABLE:
+        raise UserError(f"{path} is not a raster that can be read; allowed are {', '.join(_READABLE)}")
     if not path.is_file():
         raise UserError(f"{path} does not exist; check the path and the spelling of the name")
     return suffix == ".npy"
@@ -54,24 +69,39 @@ def open_npy(path: Path) -> np.ndarray:
 
 
 @contextmanager
-def open_raster(path: Path) -> Iterator[list[rasterio.DatasetReader]]:
+def open_raster(path: Path | str) -> Iterator[list[rasterio.DatasetReader]]:
     """Open a raster as one dataset, or as one per page of a TIFF stack; name the file in every failure."""
+    with ExitStack() as stack, reading(path):
+        yield open_pages(path, stack)
+
+
+def open_pages(path: Path | str, stack: ExitStack) -> list[rasterio.DatasetReader]:
+    """Open a raster as `open_raster` does; `stack` closes it."""
+    with reading(path):
+        first = stack.enter_context(_open_quietly(path))
+        _require_plain(path, first)
+        pages = [stack.enter_context(_open_quietly(name)) for name in _page_names(first)]
+        if any((page.count, page.shape, page.dtypes) != (1, first.shape, first.dtypes) for page in pages):
+            pages = []
+        return pages or [first]
+
+
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Read from a raster in the block; its failures are told as one line that names it."""
     try:
         # Said outright, a truncated JPEG is an error; left to its default GDAL advises to overlook it.
-        with ExitStack() as stack, rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
-            first = stack.enter_context(_open_quietly(path))
-            _require_plain(path, first)
-            pages = [stack.enter_context(_open_quietly(name)) for name in _page_names(first)]
-            if any((page.count, page.shape, page.dtypes) != (1, first.shape, first.dtypes) for page in pages):
-                pages = []
-            yield pages or [first]
+        with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
+            yield
     except (RasterioError, OSError) as error:
         reason = _one_line(error.__cause__ or error)
+        if is_virtual(path):
+            raise UserError(f"{path} cannot be read ({reason}); check the address and the access") from error
         raise UserError(f"{path} cannot be read, it may be damaged ({reason}); replace it") from error
 
 
-def _require_plain(path: Path, source: rasterio.DatasetReader) -> None:
-    if source.driver == "PNG":
+def _require_plain(path: Path | str, source: rasterio.DatasetReader) -> None:
+    if source.driver == "PNG" and not is_virtual(path):
         _require_whole_png(path)
     if source.driver not in _DRIVERS:
         raise UserError(f"{path} is in fact of the kind {source.driver}; save it as TIFF, PNG, JPEG or NPY")

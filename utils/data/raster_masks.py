@@ -8,7 +8,7 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as RasterioWindow
 
-from utils.data.raster_files import open_raster
+from utils.data.raster_files import as_source, open_raster
 
 # Side of the thinned-out band that tells a mask from data, pixels.
 _THINNED = 256
@@ -29,13 +29,14 @@ def _is_mask(source: rasterio.DatasetReader, index: int) -> bool:
     """Return whether a band that is called alpha is one: near infrared in fourth place is called so too."""
     if source.driver == "PNG":
         return True
-    return _holds_mask(source.name, Path(source.name).stat().st_mtime_ns, index)
+    file = Path(source.name)
+    return _holds_mask(source.name, file.stat().st_mtime_ns if file.is_file() else 0, index)
 
 
 @functools.lru_cache(maxsize=4096)
 def _holds_mask(name: str, _changed: int, index: int) -> bool:
     """Look at a thinned-out band; cached, because every window of a large scene asks."""
-    with open_raster(Path(name)) as pages:
+    with open_raster(as_source(name)) as pages:
         source = pages[0]
         shape = (min(source.height, _THINNED), min(source.width, _THINNED))
         band = source.read(index, out_shape=shape)

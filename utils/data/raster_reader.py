@@ -1,0 +1,107 @@
+"""An image that stays open while a scene is read window by window, by one thread or by several.
+
+PNG and JPEG can only be decoded from the top: opened anew for every window, a scene of n strips would be
+decoded n times. GDAL allows one thread per open file, so every thread opens its own.
+"""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import rasterio
+
+from utils.data.raster import Window, read_array, read_pages
+from utils.data.raster_files import as_source, is_npy, open_npy, open_pages, reading
+
+_SEQUENTIAL = ("PNG", "JPEG")
+
+
+class ImageReader:
+    """Reads windows of an image as `read_image` does; a context manager.
+
+    Args:
+        source: the image.
+        bands: bands to read, from 0 on, in this order; all of them by default.
+        threads: threads that share the reading of a window where the file has tiles or strips; 0 and 1 read
+            in the calling thread.
+    """
+
+    def __init__(self, source: Path | str, bands: Sequence[int] | None = None, threads: int = 1) -> None:
+        self.source, self.bands = as_source(source), bands
+        self._array = open_npy(self.source) if is_npy(self.source) else None
+        self._opened: list[ExitStack] = []
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 and self._array is None else None
+        self._threads = max(1, threads)
+
+    def __enter__(self) -> "ImageReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+        for stack in self._opened:
+            stack.close()
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image (C, h, w) and `valid` (h, w) of a window.
+
+        Raises:
+            UserError: The file is damaged or, at an address, out of reach.
+        """
+        parts = self._parts(window)
+        if self._pool is None or len(parts) == 1:
+            return self._read(window)
+        pieces = list(self._pool.map(self._read, parts))
+        image = np.empty((len(pieces[0][0]), window.height, window.width), pieces[0][0].dtype)
+        valid = np.empty((window.height, window.width), bool)
+        for part, (piece, ok) in zip(parts, pieces, strict=True):
+            rows = slice(part.top - window.top, part.top - window.top + part.height)
+            columns = slice(part.left - window.left, part.left - window.left + part.width)
+            image[:, rows, columns], valid[rows, columns] = piece, ok
+        return image, valid
+
+    def _read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        if self._array is not None:
+            return read_array(self._array, window, self.bands)
+        pages = self._pages()
+        with reading(self.source):
+            return read_pages(pages, window, self.bands)
+
+    def _pages(self) -> list[rasterio.DatasetReader]:
+        """Return the datasets of this thread."""
+        if not hasattr(self._local, "pages"):
+            stack = ExitStack()
+            with self._lock:
+                self._opened.append(stack)
+            self._local.pages = open_pages(self.source, stack)
+        return self._local.pages
+
+    def _parts(self, window: Window) -> list[Window]:
+        """Cut a window along the blocks of the file, so that no two threads decode the same one."""
+        if self._pool is None:
+            return [window]
+        first = self._pages()[0]
+        if first.driver in _SEQUENTIAL:
+            return [window]
+        rows, columns = first.block_shapes[0]
+        if columns >= first.width:
+            cuts = _cuts(window.top, window.height, rows, self._threads)
+            return [Window(top, window.left, size, window.width) for top, size in cuts]
+        cuts = _cuts(window.left, window.width, columns, self._threads)
+        return [Window(window.top, left, window.height, size) for left, size in cuts]
+
+
+def _cuts(start: int, length: int, block: int, count: int) -> list[tuple[int, int]]:
+    """Cut [start, start + length) into at most `count` pieces (first, length) at multiples of `block`."""
+    blocks = -(-(start + length) // block) - start // block
+    step = -(-blocks // count) * block
+    firsts = [start, *range((start // block) * block + step, start + length, step)]
+    return [(first, end - first) for first, end in zip(firsts, [*firsts[1:], start + length], strict=True)]
