@@ -1,4 +1,4 @@
-"""Predict scenes of any size by overlapping windows: maps, small overlays and, if asked, probabilities."""
+"""Predict scenes of any size by overlapping windows: maps, overlays and, if asked, scores and polygons."""
 
 import sys
 
@@ -16,37 +16,42 @@ def main(argv: list[str] | None = None) -> None:
     from tqdm import tqdm
 
     from Structure import load_network
+    from utils.data.dataset import default_workers
     from utils.data.labels import Classes
     from utils.devices import check_batch, choose_devices, describe, place
     from utils.inference.class_map import ClassTotals
     from utils.inference.inputs import collect_jobs
+    from utils.inference.memory import BackingOff
     from utils.inference.messages import conclusion, introduction
-    from utils.inference.scenes import GDAL_CACHE_MB, WindowOptions, memory_estimate, predict_scene
+    from utils.inference.results import forget, hint_at_resume
+    from utils.inference.scenes import GDAL_CACHE_MB, memory_estimate, plan, predict_scene
     from utils.inference.whole import predictor
 
     devices = choose_devices(options)
     check_batch(options.BATCH_SIZE, devices)
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
-    work = collect_jobs(options.INPUT, options.OUTPUT, network.bands)
-    window = (options.WINDOW, options.WINDOW) if options.WINDOW else tuple(network.about["crop_size"])
-    windows = WindowOptions(window, options.OVERLAP, options.BATCH_SIZE)
-    print(introduction(network, classes, describe(devices), work))
-    memory = max(memory_estimate(job.info, classes, windows, options.SCORES) for job in work.jobs)
+    band_names = network.about.get("bands", {}).get("names") or ()
+    work = collect_jobs(options.INPUT, options.OUTPUT, network.bands, band_names)
+    windows, results = plan(options, tuple(network.about["crop_size"]))
+    print(introduction(network, classes, describe(devices), work, options.TTA))
+    memory = max(memory_estimate(job.info, classes, windows, results) for job in work.jobs)
     print(
-        f"window:  {window[0]} x {window[1]} pixels, overlap {options.OVERLAP:g}\n"
-        f"memory:  about {memory / 2**20:.0f} MiB besides the network"
+        f"window:  {windows.window[0]} x {windows.window[1]} pixels, overlap {options.OVERLAP:g}, "
+        f"blending {options.BLEND}\nmemory:  about {memory / 2**20:.0f} MiB besides the network"
     )
 
-    predict = predictor(place(network, devices), devices[0])
+    threads = default_workers(devices[0].type) if options.NUM_WORKERS is None else options.NUM_WORKERS
+    network = place(network, devices)
+    predict = BackingOff(predictor(network, devices[0], options.TTA or ()), tqdm.write, len(devices))
     totals = ClassTotals(classes)
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB), hint_at_resume(work):
         for job in work.jobs:
-            count = len(windows.grid(job.info))
-            bar = tqdm(total=count, desc=job.info.path.name, unit="window")
+            bar = tqdm(total=len(windows.grid(job.info)), desc=job.name, unit="window")
             with bar, work.attempt(job, bar.write):
-                more = {"scores": options.SCORES, "progress": bar.update}
-                totals.merge(predict_scene(job, predict, classes, windows, **more))
+                more = {"threads": threads, "progress": bar.update}
+                totals.merge(predict_scene(job, predict, classes, windows, results, **more))
+    forget(work)
     if work.done:
         print(conclusion(totals, work.done, Path(options.OUTPUT)))
     work.raise_failures(Path(options.OUTPUT))

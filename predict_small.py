@@ -10,30 +10,38 @@ def main(argv: list[str] | None = None) -> None:
     """Predict every image of --INPUT into --OUTPUT."""
     options = predict_small_options(argv)
     # Heavy imports come after the flags, so that --help and a mistyped flag answer at once.
+    from functools import partial
     from pathlib import Path
 
     from tqdm import tqdm
 
     from Structure import load_network
+    from utils.data.dataset import default_workers
     from utils.data.labels import Classes
     from utils.devices import choose_devices, describe, place
+    from utils.inference.ahead import ahead, attempted
     from utils.inference.class_map import ClassTotals
-    from utils.inference.images import predict_image
+    from utils.inference.images import predict_image, read_job
     from utils.inference.inputs import collect_jobs
     from utils.inference.messages import conclusion, introduction
+    from utils.inference.scores import Scores
+    from utils.inference.whole import predictor
 
     devices = choose_devices(options)[:1]  # one image at a time has no use for more
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
-    work = collect_jobs(options.INPUT, options.OUTPUT, network.bands)
-    network = place(network, devices)
-    print(introduction(network, classes, describe(devices), work))
+    band_names = network.about.get("bands", {}).get("names") or ()
+    work = collect_jobs(options.INPUT, options.OUTPUT, network.bands, band_names)
+    predict = predictor(place(network, devices), devices[0], options.TTA or ())
+    print(introduction(network, classes, describe(devices), work, options.TTA))
 
+    threads = default_workers(devices[0].type) if options.NUM_WORKERS is None else options.NUM_WORKERS
+    scores = [Scores(*words) for words in options.SCORES or ()]
     totals = ClassTotals(classes)
     bar = tqdm(work.jobs, desc="predict", unit="image")
-    for job in bar:
+    for job, read in zip(bar, ahead(partial(attempted, read_job), work.jobs, threads), strict=True):
         with work.attempt(job, bar.write):
-            totals.merge(predict_image(job, network, devices[0], classes, scores=options.SCORES))
+            totals.merge(predict_image(job, *read(), predict, classes, scores))
     if work.done:
         print(conclusion(totals, work.done, Path(options.OUTPUT)))
     work.raise_failures(Path(options.OUTPUT))

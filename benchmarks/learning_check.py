@@ -31,7 +31,7 @@ from utils.data.layout import DatasetInfo, scan_dataset  # noqa: E402
 from utils.devices import choose_devices  # noqa: E402
 from utils.evaluation.evaluate import evaluate_network  # noqa: E402
 from utils.evaluation.metrics import ConfusionMatrix  # noqa: E402
-from utils.flags import number  # noqa: E402
+from utils.flag_types import number  # noqa: E402
 from utils.options import train_options  # noqa: E402
 from utils.program import run_program  # noqa: E402
 from utils.training.criterion import build_criterion  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 from nets.errors import UserError
 from tests.helpers import ROOT
 from utils import options
-from utils.flags import DATA, EVALUATION, HARDWARE, NETWORK, PREDICTION, RUN, TRAINING, WINDOWS
+from utils.flags import DATA, EVALUATION, HARDWARE, NETWORK, PREDICTION, RUN, SCENES, TRAINING, WINDOWS
 
 PROGRAMS = ["train.py", "evaluate.py", "predict_small.py", "predict_large.py", "Structure.py"]
 # The users' own names: a flag that goes or changes its name breaks their scripts.
@@ -81,7 +81,8 @@ def test_no_flag_is_defined_twice_in_a_program():
     for groups in (
         (DATA, NETWORK, TRAINING, RUN, HARDWARE),
         (EVALUATION, HARDWARE),
-        (PREDICTION, WINDOWS, HARDWARE),
+        (PREDICTION, HARDWARE),
+        (PREDICTION, WINDOWS, SCENES, HARDWARE),
     ):
         names = [flag.name for _, flags in groups for flag in flags]
         assert len(names) == len(set(names))
@@ -132,3 +133,27 @@ def test_help_answers_without_torch(program):
     assert done.stdout.rstrip().endswith("False"), "torch was imported before the flags were read"
     assert "hardware" in done.stdout or program == "Structure.py"
     assert time.monotonic() - started < 10  # a loaded machine; alone it is a tenth of a second
+
+
+def test_scores_and_augmentations():
+    parse = options.predict_large_options
+    words = ["--WEIGHTS", "x.pth"]
+    assert parse(words).SCORES is None and parse(words).TTA is None
+    assert parse([*words, "--SCORES"]).SCORES == (("probabilities", "float32"),)
+    given = parse([*words, "--SCORES", "probabilities:uint8, Entropy", "--TTA", "flip,rot,0.75,flip,2"])
+    assert given.SCORES == (("probabilities", "uint8"), ("entropy", "float32"))
+    assert given.TTA == ("flip", "rot", 0.75, 2.0) and parse([*words, "--TTA", "none"]).TTA == ()
+    for flag, word, message in [
+        (
+            "--SCORES",
+            "confidence:int8",
+            "'confidence:int8' is given; probabilities, confidence, ",
+        ),
+        ("--SCORES", "entropy,entropy:uint8", "each kind can be written once"),
+        ("--TTA", "flop", "'flop' is given; flip, rot and factors of size from 0.25 to 4 exist"),
+        ("--TTA", "flip,nan", "'nan' is given"),
+        ("--BLEND", "cosin", "invalid choice: 'cosin'"),
+    ]:
+        with pytest.raises(UserError) as raised:
+            parse([*words, flag, word])
+        assert message in str(raised.value)

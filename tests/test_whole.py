@@ -41,7 +41,7 @@ class Pointwise(nn.Module):
 def test_any_size_is_padded_to_the_rules_and_cropped_back(size):
     network = Pointwise().eval()
     image = np.random.default_rng(0).normal(size=(3, *size)).astype(np.float32)
-    result = predict_whole(network, image, np.ones(size, bool), CPU)
+    result = predict_whole(predictor(network, CPU), image, np.ones(size, bool), 3)
     assert all(side % 16 == 0 and side >= 32 for side in network.sizes[0])
     with torch.inference_mode():
         expected = network.layer(torch.from_numpy(image)[None]).softmax(1)[0].numpy()
@@ -58,11 +58,11 @@ def test_invalid_pixels_are_nan_and_never_reach_the_network():
     valid[:5] = False
     seen = []
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-    result = predict_whole(network, image, valid, CPU)
+    result = predict_whole(predictor(network, CPU), image, valid, 3)
     assert seen[0][..., :5, :].isnan().all()
     assert seen[0].nan_to_num().max() == 1
     assert np.array_equal(np.isnan(result[0]), ~valid)
-    assert np.isnan(predict_whole(network, image, valid & False, CPU)).all()
+    assert np.isnan(predict_whole(predictor(network, CPU), image, valid & False, 3)).all()
     assert len(seen) == 1  # without a valid pixel the network is not asked
 
 
@@ -72,16 +72,16 @@ def test_predictor_takes_a_data_parallel_network():
 
 
 def test_class_map_marks_no_data_and_grows_to_16_bit():
-    probabilities = np.zeros((3, 2, 2), np.float32)
+    probabilities = torch.zeros(3, 2, 2)
     probabilities[2, 0, 0] = probabilities[1, 0, 1] = 1
-    probabilities[:, 1, 1] = np.nan
-    class_map = to_class_map(probabilities)
+    valid = np.array([[True, True], [True, False]])
+    class_map = to_class_map(probabilities, valid, 3)
     assert class_map.dtype == np.uint8
     assert class_map.tolist() == [[2, 1], [0, 255]]
-    many = np.zeros((256, 1, 2), np.float32)
+    many = torch.zeros(256, 1, 2)
     many[255, 0, 0] = 1
-    many[:, 0, 1] = np.nan
-    assert to_class_map(many).tolist() == [[255, 65535]]
+    assert to_class_map(many, np.array([[True, False]]), 256).tolist() == [[255, 65535]]
+    assert to_class_map(None, np.zeros((1, 2), bool), 3).tolist() == [[255, 255]]
 
 
 def test_shares_and_areas():

@@ -10,6 +10,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
 from utils.files import replacing
+from utils.inference.scores import Scores
 from utils.inference.writing import ClassMapWriter, ScoresWriter, write_class_png, write_png
 
 NAMES = ("clean ice", "rock & debris", "Gewässer")
@@ -93,7 +94,7 @@ def test_scores_read_back(tmp_path):
     scores = np.random.default_rng(0).random((3, 300, 40)).astype(np.float32)
     scores[:, 5] = np.nan
     frame = {"height": 300, "width": 40, "names": NAMES, "crs": WKT, "transform": NORTH_UP}
-    with ScoresWriter(tmp_path / "s.tif", **frame) as writer:
+    with ScoresWriter(tmp_path / "s.tif", scores=Scores(), **frame) as writer:
         for top in range(0, 300, 75):
             writer.write(top, scores[:, top : top + 75])
     with rasterio.open(tmp_path / "s.tif") as source:
@@ -123,7 +124,7 @@ def test_missing_and_misplaced_rows_are_refused(tmp_path):
         write_map(tmp_path / "a.tif", class_map(), (299,))
     with (
         pytest.raises(ValueError, match="rows from 7 on are given; rows from 5 are due"),
-        ScoresWriter(tmp_path / "s.tif", height=9, width=2, names=("a",)) as writer,
+        ScoresWriter(tmp_path / "s.tif", scores=Scores(), height=9, width=2, names=("a",)) as writer,
     ):
         writer.write(0, np.zeros((1, 5, 2), np.float32))
         writer.write(7, np.zeros((1, 2, 2), np.float32))

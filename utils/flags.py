@@ -4,89 +4,8 @@ A default of None means that something better informed decides: the data (`--BAN
 (`--INIT_LR`), the checkpoint (`--WINDOW`). Nothing here imports torch, so that `--help` answers at once.
 """
 
-import argparse
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from utils.data.augment_level import DEFAULT, KEYS, LEVELS, parse_level
-
-
-def number(kind: type, minimum: float, maximum: float = math.inf, *, above: bool = False) -> Callable:
-    """Return a parser of an int or float within [minimum, maximum], or (minimum, maximum] with `above`."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        # Written so that NaN fails too.
-        if not ((value > minimum if above else value >= minimum) and value <= maximum):
-            limit = f"{'above' if above else 'at least'} {minimum:g}"
-            limit += f" and at most {maximum:g}" if maximum < math.inf else ""
-            raise argparse.ArgumentTypeError(f"{text} is given; it must be {limit}")
-        return value
-
-    parse.__name__ = kind.__name__  # argparse names the type in "invalid int value"
-    return parse
-
-
-def size_pair(text: str) -> tuple[int, int]:
-    """Parse "512" or "384,512" as (height, width) in pixels."""
-    try:
-        parts = [int(part) for part in text.replace("x", ",").split(",")]
-    except ValueError:
-        parts = []
-    if len(parts) not in (1, 2) or min(parts) < 32:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is given; one number or H,W of at least 32 pixels is wanted"
-        )
-    return parts[0], parts[-1]
-
-
-def parallel_mode(text: str) -> str:
-    """Parse the mode; the widespread spelling "muti" means multi."""
-    mode = {"muti": "multi"}.get(text.lower(), text.lower())
-    if mode not in ("single", "multi", "all"):
-        raise argparse.ArgumentTypeError(f"{text!r} is given; single, multi and all exist")
-    return mode
-
-
-def augment(text: str) -> str:
-    """Return a level of augmentation as it was given, if it can be understood."""
-    try:
-        parse_level(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-@dataclass(frozen=True)
-class Flag:
-    """One flag; `parse` makes its value from text, None makes it a switch."""
-
-    name: str
-    default: object
-    help: str
-    parse: Callable | None = str
-    choices: tuple[str, ...] | None = None
-    bare: object = None  # the value of the flag without an argument, where that is allowed
-    metavar: str | None = None
-
-    def add_to(self, group: argparse._ArgumentGroup) -> None:
-        """Add the flag to an argparse group."""
-        if self.parse is None:
-            group.add_argument(f"--{self.name}", action="store_true", help=self.help)
-            return
-        shown = "" if self.default is None else f" (default: {self.default})"
-        more = {"nargs": "?", "const": self.bare} if self.bare is not None else {}
-        group.add_argument(
-            f"--{self.name}",
-            type=self.parse,
-            default=self.default,
-            choices=self.choices,
-            metavar=self.metavar or ("{" + ",".join(self.choices) + "}" if self.choices else "X"),
-            help=(self.help + shown).replace("%", "%%"),
-            **more,
-        )
-
+from utils.data.augment_level import DEFAULT, KEYS, LEVELS
+from utils.flag_types import Flag, augment, augmentations, number, parallel_mode, scores, size_pair
 
 HARDWARE = (
     "hardware and loading (the same in every program that runs a network)",
@@ -105,7 +24,8 @@ HARDWARE = (
         Flag(
             "NUM_WORKERS",
             None,
-            "processes that read and augment images; default: chosen from the cores",
+            "how many read images: processes in training and evaluation, threads in prediction; 0: none "
+            "but the main one; default: chosen from the cores",
             number(int, 0),
         ),
     ),
@@ -294,13 +214,37 @@ EVALUATION = (
     ),
 )
 
+TTA = Flag(
+    "TTA",
+    None,
+    "predict changed copies too and take the mean: flip (mirrored), rot (quarter turns), factors of size, "
+    'as in "flip,rot,0.75,1.25"; every combination is one more pass',
+    augmentations,
+    metavar="LIST",
+)
+
 PREDICTION = (
     "prediction",
     (
         WEIGHTS,
-        Flag("INPUT", "test_sample/", "image, or folder of images"),
+        Flag(
+            "INPUT",
+            "test_sample/",
+            "image, folder, pattern in quotes, text file with a path per line, VRT, or virtual path of GDAL "
+            "as /vsicurl/https://...",
+        ),
         Flag("OUTPUT", "output/", "folder for maps and overlays"),
-        Flag("SCORES", False, "also write the probability of each class", None),
+        Flag(
+            "SCORES",
+            None,
+            "also write scores: probabilities (of each class), confidence (the largest), entropy (0 sure to "
+            "1 undecided); the type follows a colon: float32, float16 or uint8 (x 254), as in "
+            '"probabilities:uint8,entropy"; alone: probabilities:float32',
+            scores,
+            bare=(("probabilities", "float32"),),
+            metavar="KIND[:TYPE],...",
+        ),
+        TTA,
     ),
 )
 
@@ -309,6 +253,35 @@ WINDOWS = (
     (
         Flag("WINDOW", None, "side of a window in pixels; default: the training crop", number(int, 32)),
         Flag("OVERLAP", 0.5, "part of a window shared with its neighbour", number(float, 0, 0.9)),
+        Flag(
+            "BLEND",
+            "gaussian",
+            "weights of overlapping windows: gaussian and cosine fade to the border, flat is the plain mean, "
+            "none takes the window whose middle is nearest",
+            choices=("gaussian", "cosine", "flat", "none"),
+        ),
+    ),
+)
+
+SCENES = (
+    "scenes",
+    (
+        Flag(
+            "FORMAT",
+            "tif",
+            "kind of maps: tif (tiled GeoTIFF), cog (cloud-optimised, with overviews) or png (palette PNG "
+            "of images without coordinates; the others stay tif)",
+            choices=("tif", "cog", "png"),
+        ),
+        Flag(
+            "VECTOR",
+            None,
+            "also write the areas of the classes as polygons: gpkg (GeoPackage) or geojson (in longitude and "
+            "latitude)",
+            choices=("gpkg", "geojson"),
+            bare="gpkg",
+        ),
+        Flag("RESUME", False, "go on with interrupted scenes and leave out finished ones of that run", None),
     ),
 )
 

@@ -5,7 +5,18 @@ import difflib
 import sys
 
 from nets.errors import UserError
-from utils.flags import DATA, EVALUATION, HARDWARE, NETWORK, PREDICTION, RUN, STRUCTURE, TRAINING, WINDOWS
+from utils.flags import (
+    DATA,
+    EVALUATION,
+    HARDWARE,
+    NETWORK,
+    PREDICTION,
+    RUN,
+    SCENES,
+    STRUCTURE,
+    TRAINING,
+    WINDOWS,
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,7 +80,8 @@ def predict_small_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 def predict_large_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the flags of predict_large.py."""
-    return need_weights(parse("Predict scenes of any size.", (PREDICTION, WINDOWS, HARDWARE), argv))
+    groups = (PREDICTION, WINDOWS, SCENES, HARDWARE)
+    return need_weights(parse("Predict scenes of any size.", groups, argv))
 
 
 def structure_options(argv: list[str] | None = None) -> argparse.Namespace:

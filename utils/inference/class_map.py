@@ -1,6 +1,9 @@
 """From probabilities to a class map, and what share of a scene each class takes."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from rasterio.crs import CRS
 
 from utils.data.labels import Classes
@@ -19,12 +22,21 @@ def class_dtype(num_classes: int) -> np.dtype:
     return np.dtype(np.uint8 if num_classes <= 255 else np.uint16)
 
 
-def to_class_map(probabilities: np.ndarray) -> np.ndarray:
-    """Map probabilities (K, H, W), NaN where invalid, to class ids (H, W) with the no-data value there."""
-    num_classes = len(probabilities)
-    classes = probabilities.argmax(0).astype(class_dtype(num_classes))
-    classes[np.isnan(probabilities[0])] = no_data_value(num_classes)
-    return classes
+@torch.inference_mode()
+def to_class_map(probabilities: torch.Tensor | None, valid: np.ndarray, num_classes: int) -> np.ndarray:
+    """Map probabilities (K, h, w) to class ids (h, w), with the no-data value where not `valid`.
+
+    Args:
+        probabilities: on any device; None where no pixel is valid.
+        valid: (h, w).
+        num_classes: K.
+    """
+    dtype, nothing = class_dtype(num_classes), no_data_value(num_classes)
+    if probabilities is None:
+        return np.full(valid.shape, nothing, dtype)
+    # `max` of PyTorch is four times as fast as its `argmax` over the first dimension.
+    classes = probabilities.max(0).indices.cpu().numpy().astype(dtype)
+    return classes if valid.all() else np.where(valid, classes, dtype.type(nothing))
 
 
 def pixel_area(info: RasterInfo) -> float | None:
@@ -57,6 +69,11 @@ class ClassTotals:
             self.areas = None
         else:
             self.areas += counts[: len(self.names)] * area
+
+    def set(self, pixels: Sequence[int], no_data: int, area: float | None) -> None:
+        """Take over counts of pixels with `area` square metres each (None: unknown)."""
+        self.pixels, self.no_data = np.array(pixels, np.int64), no_data
+        self.areas = None if area is None else self.pixels * area
 
     def merge(self, other: "ClassTotals") -> None:
         """Add the counts of another run over the same classes."""

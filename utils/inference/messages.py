@@ -1,15 +1,23 @@
 """What the predict programs say before and after their work."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from utils.data.labels import Classes
+from utils.inference.augment import passes
 from utils.inference.class_map import ClassTotals
 from utils.inference.inputs import Jobs
 
 
-def introduction(network: nn.Module, classes: Classes, device: str, work: Jobs) -> str:
+def introduction(
+    network: nn.Module,
+    classes: Classes,
+    device: str,
+    work: Jobs,
+    augmentations: Sequence[str | float] | None = None,
+) -> str:
     """Return lines that say what is about to be predicted, and with what."""
     names = network.about.get("bands", {}).get("names") or ()
     bands = f"{network.bands} ({', '.join(map(str, names))})" if any(names) else str(network.bands)
@@ -17,6 +25,7 @@ def introduction(network: nn.Module, classes: Classes, device: str, work: Jobs) 
         f"device:  {device}",
         f"bands:   {bands}",
         f"classes: {classes.num_classes} ({', '.join(classes.names)})",
+        *([f"passes:  {len(passes(augmentations))} of each image"] if augmentations else []),
         *work.notices,
         *(f"left out: {reason}" for reason in work.failures.values()),
     ]

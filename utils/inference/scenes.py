@@ -1,21 +1,33 @@
-"""One scene of any size: read, predict and write row by row, in memory that its height does not change."""
+"""One scene of any size: read, predict and write row by row, in memory that its height does not change.
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+Three kinds of threads share the work: some read the rows that come next, one runs the network and blends, one
+compresses and writes. What passes between them is bounded.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from nets.errors import UserError
 from utils.data.labels import Classes
-from utils.data.raster import RasterInfo, Window, read_image
-from utils.inference.class_map import ClassTotals, class_dtype, pixel_area, to_class_map
+from utils.data.raster import RasterInfo, Window
+from utils.data.raster_files import is_virtual
+from utils.data.raster_reader import ImageReader
+from utils.inference.ahead import Behind
+from utils.inference.class_map import ClassTotals, to_class_map
 from utils.inference.inputs import Job
 from utils.inference.quicklook import QuickLook
-from utils.inference.windows import PIECE_BYTES, WindowGrid, predict_rows
-from utils.inference.writing import TILE, ClassMapWriter, RowWriter, ScoresWriter, write_png
+from utils.inference.results import ResultOptions, SceneResults
+from utils.inference.resume import identity
+from utils.inference.scores import Scores
+from utils.inference.windows import Block, WindowGrid, predict_blocks
 
-GDAL_CACHE_MB = 64  # GDAL's own default is a twentieth of the machine's memory
+GDAL_CACHE_MB = 32  # GDAL's own default is a twentieth of the machine's memory
 
 
 @dataclass(frozen=True)
@@ -26,15 +38,48 @@ class WindowOptions:
         window: (height, width) of a window, pixels.
         overlap: part of a window that its neighbour shares.
         batch_size: windows per call of the network.
+        blend: a key of `blending.PROFILES`.
+        least: scenes smaller than this are continued by reflection, (height, width).
     """
 
     window: tuple[int, int]
     overlap: float
     batch_size: int
+    blend: str = "gaussian"
+    least: tuple[int, int] = (0, 0)
 
     def grid(self, info: RasterInfo) -> WindowGrid:
         """Return the windows of a scene."""
         return WindowGrid.cover(info.height, info.width, self.window, self.overlap)
+
+    def settings(self) -> dict:
+        """Return what decides the result, as plain values."""
+        values = asdict(self)
+        del values["batch_size"]
+        return values
+
+
+def plan(options: argparse.Namespace, crop: tuple[int, int]) -> tuple[WindowOptions, ResultOptions]:
+    """Return what the flags of predict_large.py ask for.
+
+    Args:
+        options: the flags.
+        crop: (height, width) of the training crop: the default window, and the least that is predicted.
+    """
+    window = (options.WINDOW, options.WINDOW) if options.WINDOW else crop
+    least = (min(window[0], crop[0]), min(window[1], crop[1]))
+    weights = Path(options.WEIGHTS)
+    settings = {"WEIGHTS": identity(weights) if weights.is_file() else [str(weights)], "TTA": options.TTA}
+    return (
+        WindowOptions(window, options.OVERLAP, options.BATCH_SIZE, options.BLEND, least),
+        ResultOptions(
+            scores=tuple(Scores(*words) for words in options.SCORES or ()),
+            format=options.FORMAT,
+            vector=options.VECTOR,
+            resume=options.RESUME,
+            settings=settings,
+        ),
+    )
 
 
 def predict_scene(
@@ -42,85 +87,106 @@ def predict_scene(
     predict: Callable[[Tensor], Tensor],
     classes: Classes,
     options: WindowOptions,
+    results: ResultOptions,
     *,
-    scores: bool = False,
+    threads: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> ClassTotals:
-    """Predict a scene window by window; write its map, small overlay and scores.
+    """Predict a scene window by window; write its map, small overlay and what else is asked for.
 
     Args:
         job: scene, and names of the results.
         predict: images (B, C, h, w) -> probabilities (B, K, h, w).
         classes: names and colours.
         options: how the scene is cut.
-        scores: write the probabilities too.
+        results: what is written; with `resume` it goes on where an earlier run stopped.
+        threads: threads that read; 0 reads in turn with the network.
         progress: called with the number of windows just done.
 
     Returns:
         The pixels and areas of its classes.
 
     Raises:
-        UserError: the scene cannot be read; nothing of it is written then.
+        UserError: the scene cannot be read; nothing of it is left then.
     """
-    info = job.info
-    look = QuickLook(info, classes)
+    info, grid = job.info, options.grid(job.info)
+    output = SceneResults(job, classes, results, options.settings())
+    if output.done:
+        if progress:
+            progress(len(grid))
+        return output.totals
+    try:
+        with ImageReader(info.path, job.bands, threads) as reader:
+            output.start(reader)
+            if progress and output.rows:
+                windows = grid.first_row(output.rows) if output.rows < info.height else len(grid.tops)
+                progress(windows * len(grid.lefts))
+            if output.rows < info.height:
+                _predict_rest(reader, predict, options, grid, output, threads, progress)
+        output.finish()
+    except BaseException as error:
+        # A damaged file stays damaged; a connection that broke, or whoever pressed Ctrl-C, may come back.
+        output.abandon(keep=not isinstance(error, UserError) or is_virtual(info.path))
+        raise
+    return output.totals
+
+
+def _predict_rest(
+    reader: ImageReader,
+    predict: Callable[[Tensor], Tensor],
+    options: WindowOptions,
+    grid: WindowGrid,
+    output: SceneResults,
+    threads: int,
+    progress: Callable[[int], object] | None,
+) -> None:
+    """Predict the rows that the results lack."""
 
     def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
-        image, valid = read_image(info.path, window)
-        look.add_image(window, image, valid)
+        image, valid = reader.read(window)
+        output.look.add_image(window, image, valid)
         return image, valid
 
-    with _results(job, classes, look, scores) as (add, totals):
-        for top, probabilities in predict_rows(
+    width = output.job.info.width
+    with Behind() as writing:
+        for block in predict_blocks(
             predict,
             read,
-            info.height,
-            info.width,
-            classes.num_classes,
-            options.window,
-            options.overlap,
+            (output.job.info.height, width),
+            grid,
             options.batch_size,
+            blend=options.blend,
+            least=options.least,
+            start=output.rows,
+            threads=threads,
             progress=progress,
         ):
-            add(top, probabilities)
-    return totals
+            writing.do(partial(output.add, *_encode(block, output)))
+            if block.left + block.valid.shape[1] == width:
+                writing.do(partial(output.advance, block.top + len(block.valid)))
 
 
-@contextmanager
-def _results(
-    job: Job, classes: Classes, look: QuickLook, scores: bool
-) -> Iterator[tuple[Callable[[int, np.ndarray], None], ClassTotals]]:
-    """Give a function that takes rows of probabilities, and the totals that it counts."""
-    totals, area = ClassTotals(classes), pixel_area(job.info)
-    map_writer = ClassMapWriter(job.product(".tif"), **job.frame, names=classes.names, colors=classes.colors)
-    writers: list[RowWriter] = [map_writer]
-    if scores:
-        writers.append(ScoresWriter(job.product("_scores.tif"), **job.frame, names=classes.names))
-
-    def add(top: int, probabilities: np.ndarray) -> None:
-        class_map = to_class_map(probabilities)
-        map_writer.write(top, class_map)
-        for writer in writers[1:]:
-            writer.write(top, probabilities)
-        look.add_classes(top, class_map)
-        totals.add(class_map, area)
-
-    with ExitStack() as stack:
-        for writer in writers:
-            stack.enter_context(writer)
-        yield add, totals
-        write_png(job.product("_overlay.png"), look.draw())
+def _encode(block: Block, output: SceneResults) -> tuple[int, int, list[np.ndarray | None]]:
+    """Return place and values of a block for each result, copied: the next windows overwrite the block."""
+    classes = to_class_map(block.probabilities, block.valid, output.num_classes)
+    values: list[np.ndarray | None] = [classes[None]]
+    for scores in output.scores:
+        some = block.probabilities is not None
+        values.append(scores.encode(block.probabilities, block.valid) if some else None)
+    return block.top, block.left, values
 
 
-def memory_estimate(info: RasterInfo, classes: Classes, options: WindowOptions, scores: bool) -> int:
+def memory_estimate(
+    info: RasterInfo, classes: Classes, windows: WindowOptions, results: ResultOptions
+) -> int:
     """Return the bytes that a scene takes besides the network's own feature maps."""
-    grid = options.grid(info)
-    num_classes, pixel = classes.num_classes, np.dtype(info.dtype).itemsize
-    row = info.width
-    blended = 4 * num_classes * grid.height * row
-    strip = 2 * (info.bands * pixel + 1) * grid.height * row  # the rows in use, and those just read
-    batch = 4 * options.batch_size * grid.height * grid.width * (2 * info.bands + 3 * num_classes)
-    waiting = TILE * row * (class_dtype(num_classes).itemsize + (4 * num_classes if scores else 0))
-    pieces = min(3 * PIECE_BYTES, 3 * blended)
+    grid = windows.grid(info)
+    num_classes, pixel, row = classes.num_classes, np.dtype(info.dtype).itemsize, info.width
+    steps = [b - a for a, b in zip(grid.tops, grid.tops[1:], strict=False)] or [grid.height]
+    waiting = 4 * num_classes * (grid.height - min(steps)) * row
+    strips = (info.bands * pixel + 1) * (grid.height + 2 * max(steps)) * row  # in use, read, being read
+    shape = [max(sides) for sides in zip(grid.size, windows.least, strict=True)]
+    batch = 4 * windows.batch_size * shape[0] * shape[1] * (2 * info.bands + 2 * num_classes)
     cache = min(GDAL_CACHE_MB * 2**20, info.height * row * info.bands * pixel)
-    return blended + strip + batch + waiting + pieces + cache + QuickLook(info, classes).nbytes
+    written = results.buffer_bytes(info, classes, max(steps))
+    return waiting + strips + batch + written + cache + QuickLook(info, classes).nbytes

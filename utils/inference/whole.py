@@ -1,22 +1,26 @@
 """Prediction of images that fit in memory, in one piece."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from utils.devices import unwrap
+from utils.inference.augment import augmented
 from utils.inference.padding import pad_to_rules
 from utils.inference.windows import to_images
 
 
-def predictor(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+def predictor(
+    network: nn.Module, device: torch.device, augmentations: Sequence[str | float] = ()
+) -> Callable[[Tensor], Tensor]:
     """Return images (B, C, h, w) -> probabilities (B, K, h, w), for any size of at least one pixel.
 
     Args:
         network: in eval mode, on `device`; a DataParallel wrapper is fine.
         device: where the images go.
+        augmentations: changed copies whose mean is taken, see `augment.passes`.
     """
     inner = unwrap(network)
 
@@ -26,26 +30,26 @@ def predictor(network: nn.Module, device: torch.device) -> Callable[[Tensor], Te
             probabilities = inner.probabilities(network(padded))
             return probabilities[..., :height, :width]
 
-    return predict
+    return augmented(predict, augmentations)
 
 
 def predict_whole(
-    network: nn.Module, image: np.ndarray, valid: np.ndarray, device: torch.device
+    predict: Callable[[Tensor], Tensor], image: np.ndarray, valid: np.ndarray, num_classes: int
 ) -> np.ndarray:
     """Predict one image in one piece.
 
     Args:
-        network: in eval mode, on `device`.
+        predict: what `predictor` returns.
         image: (C, H, W) of any dtype and size.
         valid: (H, W), False where the pixel has no data.
-        device: where the network is.
+        num_classes: K.
 
     Returns:
         Probabilities (K, H, W) float32, NaN where not valid.
     """
     if not valid.any():
-        return np.full((unwrap(network).num_classes, *valid.shape), np.nan, np.float32)
+        return np.full((num_classes, *valid.shape), np.nan, np.float32)
     images = to_images(image, valid)[None]
-    probabilities = predictor(network, device)(images)[0].float().cpu().numpy()
+    probabilities = predict(images)[0].float().cpu().numpy()
     probabilities[:, ~valid] = np.nan
     return probabilities

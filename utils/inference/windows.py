@@ -1,24 +1,22 @@
 """Prediction of scenes of any size by overlapping windows, streamed from top to bottom.
 
-Memory depends on the width of the scene and the window, never on the height: one row of windows is read,
-predicted and blended into a ring of window-high rows, and rows that no later window reaches leave at once.
+Memory depends on the width of the scene and the window, never on the height: one row of windows is read (and
+meanwhile the next one), predicted in batches and blended, and what no later window reaches leaves at once.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from utils.data.raster import Window
-from utils.inference.blending import axis_weights
+from utils.inference.ahead import ahead
+from utils.inference.blending import Blender
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 Read = Callable[[Window], tuple[np.ndarray, np.ndarray]]
-
-# Rows leave in pieces of about this size, so that what is done with them needs little memory of its own.
-PIECE_BYTES = 16 * 2**20
 
 
 def window_starts(length: int, size: int, overlap: float) -> tuple[int, ...]:
@@ -70,54 +68,63 @@ class WindowGrid:
     def __len__(self) -> int:
         return len(self.tops) * len(self.lefts)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of a window."""
+        return self.height, self.width
 
-class RowRing:
-    """Sums of weighted probabilities of the rows that windows still reach; row y lives in slot y % rows."""
-
-    def __init__(self, num_classes: int, rows: int, width: int) -> None:
-        self.sums = torch.zeros(num_classes, rows, width)
-        self.rows = rows
-
-    def _slots(self, top: int, count: int) -> Iterator[tuple[slice, slice]]:
-        """Yield (rows of the request, slots of the ring): two parts where the ring ends in between."""
-        start = top % self.rows
-        first = min(count, self.rows - start)
-        yield slice(0, first), slice(start, start + first)
-        if first < count:
-            yield slice(first, count), slice(0, count - first)
-
-    def add(self, top: int, left: int, probabilities: torch.Tensor, weights: torch.Tensor) -> None:
-        """Add the probabilities (K, h, w) of a window times their weights (h, w)."""
-        height, width = weights.shape
-        for rows, slots in self._slots(top, height):
-            target = self.sums[:, slots, left : left + width]
-            target.addcmul_(probabilities[:, rows], weights[rows])
-
-    def take(self, top: int, count: int) -> np.ndarray:
-        """Return a copy (K, count, W) of finished rows and clear their slots for later ones."""
-        taken = np.empty((self.sums.shape[0], count, self.sums.shape[2]), np.float32)
-        for rows, slots in self._slots(top, count):
-            taken[:, rows] = self.sums[:, slots].numpy()
-            self.sums[:, slots] = 0
-        return taken
+    def first_row(self, start: int) -> int:
+        """Return the first row of windows that reaches the scene's row `start` or one below."""
+        return next(row for row, top in enumerate(self.tops) if top + self.height > start)
 
 
-def read_strips(read: Read, grid: WindowGrid, width: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield (top, image (C, h, W), valid (h, W)) for each row of windows.
+class Block(NamedTuple):
+    """A final part of a scene.
+
+    Attributes:
+        top: first row in the scene.
+        left: first column in the scene.
+        valid: (h, w), True where the scene has data.
+        probabilities: (K, h, w) float32 on the device of the network, any number where not valid; None where
+            no pixel is valid. The next block may overwrite it.
+    """
+
+    top: int
+    left: int
+    valid: np.ndarray
+    probabilities: torch.Tensor | None
+
+
+class _Entry(NamedTuple):
+    """A window that waits for its batch: its place in the grid, and its valid pixels."""
+
+    row: int
+    column: int
+    valid: np.ndarray
+    used: bool  # some pixel is valid
+
+
+def read_strips(
+    read: Read, grid: WindowGrid, width: int, first: int = 0, threads: int = 1
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (row of windows, image (C, h, W), valid (h, W)) for each row of windows from `first` on.
 
     `read` is asked for every row of the scene exactly once, from top to bottom, over the full width: files in
-    strips and PNG or JPEG would be decoded anew for every window otherwise. The arrays are used again for the
-    next row of windows.
+    strips and PNG or JPEG would be decoded anew for every window otherwise. With `threads` it is asked for
+    the next rows while these are predicted. The arrays are used again for the next row of windows.
     """
-    image, valid = read(Window(0, 0, grid.height, width))
-    image, valid = np.array(image), np.array(valid)
-    yield 0, image, valid
-    for previous, top in pairwise(grid.tops):
-        new = top - previous
+    tops = grid.tops[first:]
+    ends = [top + grid.height for top in tops]
+    parts = [Window(top, 0, end - top, width) for top, end in zip((tops[0], *ends), ends, strict=False)]
+    strips = ahead(read, parts, min(threads, 1))
+    image, valid = (np.array(array) for array in next(strips))
+    yield first, image, valid
+    for row, (new_image, new_valid) in enumerate(strips, first + 1):
+        new = len(new_valid)
         for plane in (*image, valid):  # plane by plane: numpy copies what overlaps
             plane[:-new] = plane[new:].copy()
-        image[:, -new:], valid[-new:] = read(Window(previous + grid.height, 0, new, width))
-        yield top, image, valid
+        image[:, -new:], valid[-new:] = new_image, new_valid
+        yield row, image, valid
 
 
 def to_images(image: np.ndarray, valid: np.ndarray) -> torch.Tensor:
@@ -128,70 +135,92 @@ def to_images(image: np.ndarray, valid: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images)
 
 
-def predict_rows(
+def pad_by_reflection(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Continue an image (C, h, w) at the bottom and the right by its mirror image to at least `size`."""
+    missing = [max(0, wanted - side) for wanted, side in zip(size, image.shape[1:], strict=True)]
+    if not any(missing):
+        return image
+    return np.pad(image, [(0, 0), (0, missing[0]), (0, missing[1])], mode="reflect")
+
+
+def predict_blocks(
     predict: Predict,
     read: Read,
-    height: int,
-    width: int,
-    num_classes: int,
-    window: int | tuple[int, int],
-    overlap: float = 0.5,
+    scene: tuple[int, int],
+    grid: WindowGrid,
     batch_size: int = 4,
     *,
     blend: str = "gaussian",
+    least: tuple[int, int] = (0, 0),
+    start: int = 0,
+    threads: int = 1,
     progress: Callable[[int], object] | None = None,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Predict a scene window by window and yield its rows from top to bottom as soon as they are final.
+) -> Iterator[Block]:
+    """Predict a scene window by window and yield its blocks, row by row, as soon as they are final.
 
     Args:
-        predict: float images (B, C, h, w), NaN where invalid -> probabilities (B, K, h, w), on any device.
+        predict: float images (B, C, h, w), NaN where invalid -> probabilities (B, K, h, w), on any device;
+            they are overwritten.
         read: window -> image (C, h, W) of any dtype and valid (h, W); called for each row of the scene once.
-        height: rows of the scene.
-        width: columns of the scene.
-        num_classes: K.
-        window: side of a window, or (height, width), pixels.
-        overlap: part of a window that its neighbour shares, 0 <= overlap < 1.
+        scene: (rows, columns) of the scene.
+        grid: windows that cover it.
         batch_size: windows per call of `predict`.
         blend: weighting of overlapping windows, a key of `blending.PROFILES`.
+        least: a scene smaller than this is continued by reflection; the network sees no smaller window.
+        start: first row to yield; the windows that reach it are predicted, with the same result.
+        threads: 0 reads in this thread, more read the next rows meanwhile.
         progress: called with the number of windows just done, those without a valid pixel included, which
             are not predicted.
-
-    Yields:
-        (top, probabilities (K, rows, W) float32); NaN where the scene is not valid.
     """
-    grid = WindowGrid.cover(height, width, window, overlap)
-    down = torch.from_numpy(axis_weights(grid.tops, grid.height, height, blend))
-    across = torch.from_numpy(axis_weights(grid.lefts, grid.width, width, blend))
-    ring = RowRing(num_classes, grid.height, width)
-    ends = (*grid.tops[1:], height)
-    for row, (top, image, valid) in enumerate(read_strips(read, grid, width)):
-        for columns in _batches(valid, grid, batch_size, progress):
-            parts = [slice(grid.lefts[i], grid.lefts[i] + grid.width) for i in columns]
-            images = torch.stack([to_images(image[:, :, part], valid[:, part]) for part in parts])
-            for i, probabilities in zip(columns, predict(images).float().cpu(), strict=True):
-                ring.add(top, grid.lefts[i], probabilities, down[row][:, None] * across[i])
-        yield from _finished(ring, top, ends[row], valid)
+    first = grid.first_row(start)
+    blender = Blender(grid.tops, grid.lefts, grid.size, scene, blend, first)
+    strips = read_strips(read, grid, scene[1], first, threads)
+    for batch, images in _batches(strips, grid, batch_size, least):
+        scored = iter(() if images is None else predict(images).float()[..., : grid.height, : grid.width])
+        del images
+        for entry in batch:
+            ready = blender.add(entry.row, entry.column, next(scored) if entry.used else None)
+            rows, columns = blender.block(entry.row, entry.column)
+            valid = entry.valid[: rows.stop - rows.start, : columns.stop - columns.start]
+            done = max(0, start - rows.start)
+            if done < len(valid):
+                ready = None if ready is None else ready[:, done:]
+                yield Block(rows.start + done, columns.start, valid[done:], ready)
+        if progress:
+            progress(len(batch))
 
 
 def _batches(
-    valid: np.ndarray, grid: WindowGrid, batch_size: int, progress: Callable[[int], object] | None
-) -> Iterator[list[int]]:
-    """Yield the columns of windows with a valid pixel in batches; report each batch when it is done."""
-    used = [i for i, left in enumerate(grid.lefts) if valid[:, left : left + grid.width].any()]
-    report = progress or (lambda count: None)
-    report(len(grid.lefts) - len(used))
-    for start in range(0, len(used), batch_size):
-        batch = used[start : start + batch_size]
-        yield batch
-        report(len(batch))
+    strips: Iterator[tuple[int, np.ndarray, np.ndarray]],
+    grid: WindowGrid,
+    batch_size: int,
+    least: tuple[int, int],
+) -> Iterator[tuple[list[_Entry], torch.Tensor | None]]:
+    """Cut the strips into windows and gather `batch_size` of them with data, over the ends of rows.
+
+    Yields:
+        Windows, and the images (B, C, h, w) of those with data, None where none has.
+    """
+    batch: list[_Entry] = []
+    images: list[np.ndarray] = []
+    for row, image, valid in strips:
+        for column, left in enumerate(grid.lefts):
+            part = slice(left, left + grid.width)
+            entry = _Entry(row, column, valid[:, part].copy(), bool(valid[:, part].any()))
+            batch.append(entry)
+            if entry.used:
+                window = to_images(image[:, :, part], entry.valid).numpy()
+                images.append(pad_by_reflection(window, least))
+            # A desert of windows without data must not wait for the next one with some.
+            if len(images) == batch_size or len(batch) >= 4 * batch_size:
+                yield batch, _stack(images)
+                batch = []
+    if batch:
+        yield batch, _stack(images)
 
 
-def _finished(ring: RowRing, top: int, end: int, valid: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the rows [top, end) of the ring in pieces, NaN where not `valid` (whose first row is `top`)."""
-    num_classes, _, width = ring.sums.shape
-    piece = max(1, PIECE_BYTES // (4 * num_classes * width))
-    for start in range(top, end, piece):
-        stop = min(start + piece, end)
-        probabilities = ring.take(start, stop - start)
-        probabilities[:, ~valid[start - top : stop - top]] = np.nan
-        yield start, probabilities
+def _stack(images: list[np.ndarray]) -> torch.Tensor | None:
+    """Return the images as one tensor and empty the list."""
+    stacked = torch.from_numpy(np.stack(images)) if images else None
+    images.clear()
+    return stacked
