@@ -27,7 +27,7 @@ from utils.inference.resume import identity
 from utils.inference.scores import Scores
 from utils.inference.windows import Block, WindowGrid, predict_blocks
 
-GDAL_CACHE_MB = 32  # GDAL's own default is a twentieth of the machine's memory
+GDAL_CACHE_MB = 16  # GDAL's own default is a twentieth of the machine's memory
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,7 @@ def _predict_rest(
             writing.do(partial(output.add, *_encode(block, output)))
             if block.left + block.valid.shape[1] == width:
                 writing.do(partial(output.advance, block.top + len(block.valid)))
+            del block  # it holds the probabilities of its whole batch, and the next one is predicted now
 
 
 def _encode(block: Block, output: SceneResults) -> tuple[int, int, list[np.ndarray | None]]:

@@ -186,6 +186,7 @@ def predict_blocks(
             if done < len(valid):
                 ready = None if ready is None else ready[:, done:]
                 yield Block(rows.start + done, columns.start, valid[done:], ready)
+        scored = ready = None  # the next batch must not need room beside this one
         if progress:
             progress(len(batch))
 
@@ -202,25 +203,46 @@ def _batches(
         Windows, and the images (B, C, h, w) of those with data, None where none has.
     """
     batch: list[_Entry] = []
-    images: list[np.ndarray] = []
+    images = _Images(batch_size)
     for row, image, valid in strips:
         for column, left in enumerate(grid.lefts):
             part = slice(left, left + grid.width)
             entry = _Entry(row, column, valid[:, part].copy(), bool(valid[:, part].any()))
             batch.append(entry)
             if entry.used:
-                window = to_images(image[:, :, part], entry.valid).numpy()
-                images.append(pad_by_reflection(window, least))
+                images.add(image[:, :, part], entry.valid, least)
             # A desert of windows without data must not wait for the next one with some.
-            if len(images) == batch_size or len(batch) >= 4 * batch_size:
-                yield batch, _stack(images)
+            if images.count == batch_size or len(batch) >= 4 * batch_size:
+                yield batch, images.take()
                 batch = []
     if batch:
-        yield batch, _stack(images)
+        yield batch, images.take()
 
 
-def _stack(images: list[np.ndarray]) -> torch.Tensor | None:
-    """Return the images as one tensor and empty the list."""
-    stacked = torch.from_numpy(np.stack(images)) if images else None
-    images.clear()
-    return stacked
+class _Images:
+    """Windows, gathered in place: a copy of a batch of many bands would take as much memory as the batch."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size, self.count = batch_size, 0
+        self.images: np.ndarray | None = None
+
+    def add(self, image: np.ndarray, valid: np.ndarray, least: tuple[int, int]) -> None:
+        """Add a window (C, h, w), NaN where not valid, continued by reflection to at least `least`."""
+        bands, *sides = image.shape
+        size = tuple(map(max, sides, least))
+        if self.images is None:
+            self.images = np.empty((self.batch_size, bands, *size), np.float32)
+        target = self.images[self.count]
+        inner = target[:, : sides[0], : sides[1]]
+        inner[...] = image
+        if not valid.all():
+            inner[:, ~valid] = np.nan
+        if inner.shape != target.shape:
+            target[...] = pad_by_reflection(inner, size)
+        self.count += 1
+
+    def take(self) -> torch.Tensor | None:
+        """Return the windows so far as one tensor, and begin anew; None without any."""
+        images, count = self.images, self.count
+        self.images, self.count = None, 0
+        return torch.from_numpy(images[:count]) if count else None
