@@ -35,7 +35,7 @@ from benchmarks.learning_check import SMALLEST  # noqa: E402
 from nets.errors import UserError  # noqa: E402
 from nets.registry import find_model, get_builder, list_models  # noqa: E402
 from utils.devices import unwrap  # noqa: E402
-from utils.flags import number, size_pair  # noqa: E402
+from utils.flag_types import number, size_pair  # noqa: E402
 from utils.inference.padding import pad_to_rules  # noqa: E402
 from utils.program import run_program  # noqa: E402
 from utils.structure_report import multiply_adds  # noqa: E402
