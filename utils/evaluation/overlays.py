@@ -151,11 +151,12 @@ def _draw_panels(
             axes.set_axis_off()
         if title:
             figure.text(0, 1 + 0.04 / size[1], title, fontsize=10, ha="left", va="bottom")
-        _draw_legend(figure, legend, size)
+        draw_legend(figure, legend, size)
         save(figure, path, dpi=dpi)
 
 
-def _draw_legend(figure: Figure, legend: list[tuple[str, Sequence[int]]], size: tuple[float, float]) -> None:
+def draw_legend(figure: Figure, legend: list[tuple[str, Sequence[int]]], size: tuple[float, float]) -> None:
+    """Draw names and colours below a figure of this size in inches."""
     handles = [
         Patch(facecolor=np.array(color) / 255, edgecolor=MUTED, linewidth=0.5, label=name)
         for name, color in legend
