@@ -38,6 +38,7 @@ from utils.training.criterion import build_criterion  # noqa: E402
 from utils.training.engine import train_one_epoch  # noqa: E402
 from utils.training.losses import cross_entropy  # noqa: E402
 from utils.training.optimizers import build_optimizer  # noqa: E402
+from utils.training.precision import choose_precision
 from utils.training.recipe import choose_recipe, resolve  # noqa: E402
 from utils.training.schedulers import build_scheduler  # noqa: E402
 from utils.training.setup import build_network, seed_everything  # noqa: E402
@@ -92,18 +93,20 @@ class Images:
 class Training:
     """A family's smallest variant on its way through `limit` steps of the plain recipe."""
 
-    def __init__(self, family: str, images: Images, limit: int):
-        words = ["--MODEL_TYPE", family, *SMALLEST.get(family, []), "--BATCH_SIZE", str(BATCH)]
+    def __init__(self, family: str, images: Images, limit: int, amp: str):
+        words = ["--MODEL_TYPE", family, *SMALLEST.get(family, []), "--BATCH_SIZE", str(BATCH), "--AMP", amp]
         options = train_options(words)
         seed_everything(options.SEED, options.DETERMINISTIC)
         self.device = choose_devices(options)[0]
+        self.precision, _ = choose_precision(options.AMP, self.device)
         self.network = build_network(options, images.bands, images.num_classes)
         pixels, _ = images.tensors()
         self.network.mean.copy_(pixels.nanmean((0, 2, 3)))
         self.network.std.copy_((pixels - self.network.mean[:, None, None]).square().nanmean((0, 2, 3)).sqrt())
         self.network.to(self.device)
         settings, _ = resolve(options, choose_recipe(options), limit)
-        self.criterion = build_criterion(settings, None)
+        self.clip_grad = settings.clip_grad
+        self.criterion = build_criterion(settings, None).to(self.device)
         self.optimizer = build_optimizer(self.network, settings)
         self.scheduler = build_scheduler(self.optimizer, settings, limit, limit)
         self.batches = images.shuffled_batches()
@@ -120,6 +123,8 @@ class Training:
             self.scheduler,
             self.device,
             title,
+            self.clip_grad,
+            self.precision,
         )
         self.steps += steps
 
@@ -165,19 +170,19 @@ def ceiling(images: Images, grid: tuple[int, int]) -> float:
     return confusion.compute().mIoU
 
 
-def number_of_images(family: str, data: DatasetInfo, limit: int) -> int:
+def number_of_images(family: str, data: DatasetInfo, limit: int, amp: str) -> int:
     """Return how many images a family gets: few where its steps would take too long here."""
-    trial = Training(family, Images(data, FEW), limit)
+    trial = Training(family, Images(data, FEW), limit, amp)
     trial.go_on(1, f"{family}, trial")
     started = time.monotonic()
     trial.go_on(3, f"{family}, trial")
     return FEW if (time.monotonic() - started) / 3 * limit > LONGEST else MANY
 
 
-def check(family: str, data: DatasetInfo, asked: int | None, limit: int) -> dict:
+def check(family: str, data: DatasetInfo, asked: int | None, limit: int, amp: str) -> dict:
     """Train one family until it reaches its share of the ceiling and return its row of the results."""
-    images = Images(data, asked or number_of_images(family, data, limit))
-    training = Training(family, images, limit)
+    images = Images(data, asked or number_of_images(family, data, limit, amp))
+    training = Training(family, images, limit, amp)
     height, width = images.tensors()[1].shape[-2:]
     grid = output_grid(training.network, height, width)
     top = ceiling(images, grid)
@@ -201,6 +206,7 @@ def check(family: str, data: DatasetInfo, asked: int | None, limit: int) -> dict
         "steps": training.steps,
         "limit": limit,
         "seconds": round(time.monotonic() - started),
+        "precision": training.precision.name,
         **surroundings(training.device),
     }
 
@@ -237,6 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--DATASET_PATH", type=Path, required=True)
     parser.add_argument("--FAMILIES", default=",".join(list_models()), help="names separated by commas")
     parser.add_argument("--IMAGES", type=number(int, 1), help=f"default: {MANY}, slow families {FEW}")
+    parser.add_argument("--AMP", choices=("auto", "bf16", "off"), default="auto", help="as in train.py")
     parser.add_argument("--STEPS", type=number(int, 1), default=1500, help="most steps (default: 1500)")
     options = parser.parse_args(arguments)
     data = scan_dataset(options.DATASET_PATH)
@@ -244,7 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
         known = [r for r in read_rows(TABLE) if r["family"] == family and int(r["limit"]) == options.STEPS]
         if any(options.IMAGES in (None, int(row["images"])) for row in known):
             continue
-        add_row(TABLE, check(family, data, options.IMAGES, options.STEPS), ("family",))
+        add_row(TABLE, check(family, data, options.IMAGES, options.STEPS, options.AMP), ("family",))
     rows = read_rows(TABLE)
     print(table(rows))
     return int(any(row["reached"] != "True" for row in rows))
