@@ -38,7 +38,7 @@ from utils.training.criterion import build_criterion  # noqa: E402
 from utils.training.engine import train_one_epoch  # noqa: E402
 from utils.training.losses import cross_entropy  # noqa: E402
 from utils.training.optimizers import build_optimizer  # noqa: E402
-from utils.training.precision import choose_precision
+from utils.training.precision import choose_precision  # noqa: E402
 from utils.training.recipe import choose_recipe, resolve  # noqa: E402
 from utils.training.schedulers import build_scheduler  # noqa: E402
 from utils.training.setup import build_network, seed_everything  # noqa: E402
