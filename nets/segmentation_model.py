@@ -158,12 +158,15 @@ def sum_of_masks(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int
     # Half precision would round the sums until classes are equal.
     with torch.autocast(kind, enabled=False) if autocast else contextlib.nullcontext():
         classes = class_logits.to(dtype).softmax(dim=-1)[..., :-1]
-        total = 0.0
-        for chances, masks in zip(
-            classes.split(QUERIES_AT_ONCE, dim=1), mask_logits.split(QUERIES_AT_ONCE, dim=1), strict=True
-        ):
-            masks = resize(masks.to(dtype), size).sigmoid()  # (B, a part of Q, H, W)
-            total = total + torch.einsum("bqk,bqhw->bkhw", chances, masks)
+        parts = (
+            torch.einsum("bqk,bqhw->bkhw", chances, resize(masks.to(dtype), size).sigmoid())
+            for chances, masks in zip(
+                classes.split(QUERIES_AT_ONCE, dim=1), mask_logits.split(QUERIES_AT_ONCE, dim=1), strict=True
+            )
+        )
+        total = next(parts)  # (B, K, H, W)
+        for part in parts:
+            total += part
     return total
 
 
@@ -199,10 +202,11 @@ class MaskClassificationModel(SegmentationNetwork):
         features = self.backbone(self.normalize(images))
         class_logits, mask_logits = self.query_decoder(*self.pixel_decoder(features))
         last = (class_logits[-1], mask_logits[-1], images.shape[-2:])
-        # A loss on the lists does not need the sums' large intermediate maps: they are made anew if one does.
-        logits = (
-            checkpoint(sum_of_masks, *last, use_reentrant=False) if self.training else sum_of_masks(*last)
-        )
+        if self.training:
+            # A loss on the lists does not need the sums' large intermediate maps; another makes them anew.
+            logits = checkpoint(sum_of_masks, *last, use_reentrant=False, preserve_rng_state=False)
+        else:
+            logits = sum_of_masks(*last)
         return {"logits": logits, "mask_logits": mask_logits, "class_logits": class_logits}
 
     def probabilities(self, outputs: dict[str, Tensor]) -> Tensor:

@@ -1,6 +1,7 @@
 """The parts of Mask2Former by hand: deformable attention, positions, masked attention, the sum of masks."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,6 +92,21 @@ def test_both_ways_to_sample_have_the_same_gradients():
     )
     for one, other in zip(grid, corners, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_where_grid_sample_cannot_be_differentiated_the_corners_are_gathered(monkeypatch):
+    monkeypatch.setattr(file, "sample_by_grid", lambda maps, places: "grid")
+    monkeypatch.setattr(file, "sample_by_corners", lambda maps, places: "corners")
+    chosen = {
+        device: file.sample(SimpleNamespace(device=torch.device(device)), None)
+        for device in ("cpu", "cuda", "mps", "meta")
+    }
+    assert chosen == {"cpu": "grid", "cuda": "grid", "mps": "corners", "meta": "grid"}
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    monkeypatch.setattr(torch, "is_deterministic_algorithms_warn_only_enabled", lambda: False)
+    assert file.sample(SimpleNamespace(device=torch.device("cuda")), None) == "corners"
+    monkeypatch.setattr(torch, "is_deterministic_algorithms_warn_only_enabled", lambda: True)
+    assert file.sample(SimpleNamespace(device=torch.device("cuda")), None) == "grid"
 
 
 def test_centres_are_ordered_as_the_tokens():

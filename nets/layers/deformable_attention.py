@@ -30,7 +30,7 @@ def sample_by_corners(maps: Tensor, places: Tensor) -> Tensor:
         corner = first + first.new_tensor([right, below])
         inside = ((corner >= 0) & (corner < sides)).all(-1)
         weight = (1 - (pixels - corner).abs()).prod(-1) * inside  # (M, N, P)
-        column, row = torch.minimum(corner.clamp(min=0), sides - 1).long().unbind(-1)
+        column, row = torch.minimum(corner.nan_to_num().clamp(min=0), sides - 1).long().unbind(-1)
         index = (row * width + column).flatten(1)[:, None].expand(-1, flat.shape[1], -1)
         samples = samples + flat.gather(2, index).unflatten(2, weight.shape[1:]) * weight[:, None]
     return samples

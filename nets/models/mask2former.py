@@ -6,8 +6,9 @@ Transformers for End-to-End Object Detection", ICLR 2021, https://arxiv.org/abs/
 
 Deviations: semantic segmentation only; the attention is PyTorch's own operators instead of a compiled one;
 images need not be padded to multiples of 32 (the authors pad them to that on the right and below). The
-batch norms of a ResNet are frozen by the paper's recipe only. On ConvNeXt, which the paper does not have,
-each map has a layer norm, as on Swin.
+batch norms of a ResNet are frozen by the paper's recipe only. The authors' Swin-B and Swin-L have windows of
+12 pixels (`swin_b_384`, `swin_l_384`). On ConvNeXt, which the paper does not have, each map has a layer norm,
+as on Swin.
 """
 
 from nets.backbones.configured import create_pyramid
