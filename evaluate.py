@@ -20,10 +20,18 @@ def main(argv: list[str] | None = None) -> int:
     from Structure import load_network
     from utils.data.dataset import SegmentationDataset, default_workers, evaluation_loader
     from utils.data.labels import Classes
+    from utils.data.samples import evaluation_samples
     from utils.devices import check_batch, choose_devices, describe, place
     from utils.evaluation.evaluate import evaluate_network
     from utils.evaluation.report import table
-    from utils.evaluation.split import draw_worst, introduction, open_split, output_folder, write_results
+    from utils.evaluation.split import (
+        draw_worst,
+        introduction,
+        open_split,
+        output_folder,
+        reading_as_trained,
+        write_results,
+    )
 
     devices = choose_devices(options)
     check_batch(options.BATCH_SIZE, devices)
@@ -31,10 +39,14 @@ def main(argv: list[str] | None = None) -> int:
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
     band_names = network.about.get("bands", {}).get("names") or ()
-    dataset = open_split(options.DATASET_PATH, options.SPLIT, classes, network.bands, band_names)
+    reading = reading_as_trained(options, network.about.get("options", {}))
+    dataset = open_split(
+        options.DATASET_PATH, options.SPLIT, classes, network.bands, band_names, reading=reading
+    )
+    classes = dataset.classes
     print(introduction(dataset, options.SPLIT, describe(devices)))
 
-    images = SegmentationDataset(dataset.splits[options.SPLIT], classes)
+    images = SegmentationDataset(evaluation_samples(dataset.splits[options.SPLIT]), classes)
     gpu = devices[0].type == "cuda"
     workers = default_workers(devices[0].type) if options.NUM_WORKERS is None else options.NUM_WORKERS
     loader = evaluation_loader(images, options.BATCH_SIZE, workers, pin_memory=gpu)

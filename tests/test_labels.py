@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from nets.errors import UserError
+from utils.data.classes_file import read_classes_json
 from utils.data.labels import (
     IGNORE,
     Classes,
     LabelValueError,
     default_colors,
     palette_colors,
-    read_classes_json,
 )
 
 CLASSES = Classes(("a", "b", "c"), default_colors(3), {0: 0, 1: 1, 700: 2}, (255, -1, 2**31 - 1))

@@ -15,6 +15,10 @@ PROGRAMS = ["train.py", "evaluate.py", "predict_small.py", "predict_large.py", "
 # The users' own names: a flag that goes or changes its name breaks their scripts.
 TRAIN_FLAGS = [
     "DATASET_PATH",
+    "DATASET_FORMAT",
+    "LABEL_DIR",
+    "LABEL_MAP",
+    "VAL_FRACTION",
     "MODE",
     "GPU_ID",
     "GPU_LIST",

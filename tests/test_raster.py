@@ -128,8 +128,23 @@ def test_sixteen_bit_labels_do_not_wrap(tmp_path):
 def test_labels_that_are_refused(tmp_path):
     with pytest.raises(UserError, match="JPEG: its compression"):
         read_label(write_raster(tmp_path / "a.jpg", np.zeros((8, 8), np.uint8)))
-    with pytest.raises(UserError, match="3 bands; a label is one band"):
-        read_label(write_raster(tmp_path / "a.png", np.zeros((3, 8, 8), np.uint8)))
+    with pytest.raises(UserError, match="3 bands of uint16; a label is one band"):
+        read_label(write_raster(tmp_path / "a.png", np.zeros((3, 8, 8), np.uint16)))
+    with pytest.raises(UserError, match="5 bands of uint8"):
+        read_label(write_raster(tmp_path / "a.tif", np.zeros((5, 8, 8), np.uint8)))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colours_of_a_label_are_packed(tmp_path, suffix, alpha):
+    colors = np.zeros((3 + alpha, 6, 4), np.uint8)
+    colors[:, 0, 0] = (255, 1, 2, 255)[: 3 + alpha]
+    if alpha:
+        colors[3, 1:] = 255
+    path = write_raster(tmp_path / f"a{suffix}", colors)
+    label, valid = read_label(path, Window(0, 0, 3, 2))
+    assert label.tolist() == [[0xFF0102, 0], [0, 0], [0, 0]] and label_info(path).bands == 3
+    assert valid.tolist() == [[True, not alpha], [True, True], [True, True]]
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".npy"])

@@ -5,6 +5,7 @@ A default of None means that something better informed decides: the data (`--BAN
 """
 
 from utils.data.augment_level import DEFAULT, KEYS, LEVELS
+from utils.dataset_flags import EVALUATED_SET, TRAINING_SET
 from utils.flag_types import Flag, augment, augmentations, number, parallel_mode, scores, size_pair
 
 HARDWARE = (
@@ -36,7 +37,7 @@ WEIGHTS = Flag("WEIGHTS", None, "checkpoint written by train.py; it knows networ
 DATA = (
     "data",
     (
-        Flag("DATASET_PATH", "./datasets/", "folder with annotations/, images/ and labels/"),
+        *TRAINING_SET,
         Flag("BANDS", None, "bands of an image; default: what the images have", number(int, 1)),
         Flag(
             "NUM_CLASS",
@@ -207,8 +208,7 @@ EVALUATION = (
     "evaluation",
     (
         WEIGHTS,
-        Flag("DATASET_PATH", "./datasets/", "folder with annotations/, images/ and labels/"),
-        Flag("SPLIT", "val", "list below annotations/ to evaluate: train, val, test, ..."),
+        *EVALUATED_SET,
         Flag("OUTPUT", None, "folder of tables and pictures; default: evaluation_SPLIT beside the weights"),
         Flag("WORST", 8, "pictures of this many worst images", number(int, 0)),
     ),

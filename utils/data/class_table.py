@@ -2,18 +2,23 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nets.errors import UserError
+from utils.data.cells import Cells
+from utils.data.classes_file import ClassesFile, file_classes
+from utils.data.color_labels import color_classes, nearest_color
+from utils.data.label_map import Rule
 from utils.data.labels import (
     DEFAULT_IGNORED,
     Classes,
-    ClassesFile,
     Color,
     default_colors,
     palette_colors,
+    plain_classes,
 )
+from utils.data.mapped_classes import base_classes, mapped_classes
 
 # More classes than any published data set has: beyond it a stray value is far likelier than a class.
 MOST_CLASSES_GUESSED = 1000
@@ -30,6 +35,8 @@ class LabelScan:
         counts: Value -> valid pixels that hold it.
         nodata: The file's no-data value, None where it has none or it is no whole number.
         nodata_pixels: Pixels that the file's mask hides and that hold the no-data value.
+        by_color: The values are packed colours.
+        cells: Where the values are, for a scene.
     """
 
     path: Path
@@ -38,6 +45,8 @@ class LabelScan:
     counts: dict[int, int]
     nodata: int | None = None
     nodata_pixels: int = 0
+    by_color: bool = False
+    cells: Cells | None = None
 
     def values(self, classes: Classes) -> dict[int, int]:
         """Return value -> pixels; pixels of the no-data value count where that value is a class."""
@@ -52,14 +61,16 @@ def build_classes(
     scans: Sequence[LabelScan],
     num_classes: int | None = None,
     palette: dict[int, Color] | None = None,
+    rules: Sequence[Rule] = (),
 ) -> tuple[Classes, list[str]]:
     """Decide once, over all splits, what every label value means.
 
     Args:
-        file: Contents of `classes.json`, None where there is none.
+        file: Contents of `classes.json` or what a known data set says, None where there is neither.
         scans: All label files.
         num_classes: What the user asks for; more than the labels show is allowed.
-        palette: Colour table of the label files, used where `classes.json` gives no colours.
+        palette: Colour table of the label files, used where `file` gives no colours.
+        rules: `--LABEL_MAP`; they count more than the file.
 
     Returns:
         The classes, and notices for the user.
@@ -69,13 +80,25 @@ def build_classes(
     """
     if num_classes is not None and num_classes < 1:
         raise UserError(f"the number of classes is {num_classes}; it must be at least 1")
+    by_color = _by_color(scans)
+    if file is not None and file.saturated and not by_color:
+        file = None  # someone has turned the colours into numbers of his own
+    if rules:
+        known = base_classes(file, by_color, palette)
+        return mapped_classes(known, rules, all_values(scans), palette, num_classes or 2), []
+    if by_color:
+        classes, notices = color_classes(file, all_values(scans), num_classes)
+        if classes is not None:
+            return classes, notices
+        classes, more = build_classes(file, [_grey(scan) for scan in scans], num_classes)
+        return _grey_as_color(classes), [*notices, *more]
     if file is None and num_classes in (None, 2) and _seen(scans) == {0, 255}:
         colors = palette_colors(palette, (0, 255)) or default_colors(2)
         notice = "labels hold exactly 0 and 255: read as two classes, 0 -> class_0 and 255 -> class_1"
         return Classes(("class_0", "class_1"), colors, {0: 0, 255: 1}, (-1,)), [notice]
     known = file or ClassesFile()
     if known.num_classes is not None:
-        return _from_file(known, num_classes, palette), []
+        return file_classes(known, num_classes, palette), []
     return _from_labels(known, scans, num_classes, palette)
 
 
@@ -84,12 +107,59 @@ def check_values(scans: Sequence[LabelScan], classes: Classes) -> None:
     for scan in scans:
         counts = scan.values(classes)
         wrong = {v: n for v, n in counts.items() if v not in classes.table and v not in classes.ignored}
-        if wrong:
-            value = max(wrong, key=wrong.__getitem__)
+        if not wrong:
+            continue
+        value = max(wrong, key=wrong.__getitem__)
+        if scan.by_color != (classes.kind != "number"):
+            holds, needed = ("colours", "numbers") if scan.by_color else ("numbers", "colours")
+            raise UserError(f"{scan.path} holds {holds}; the classes at hand are told by {needed}")
+        if not scan.by_color:
             raise UserError(
                 f"{scan.path} holds the label value {value} in {wrong[value]} pixels; allowed are "
-                f"{classes.allowed}; mend the label, or say in classes.json what the value means"
+                f"{classes.allowed}; mend the label, or say in classes.json or --LABEL_MAP what it means"
             )
+        near = nearest_color(value, classes)
+        raise UserError(
+            f"{scan.path} holds the colour {classes.text(value)} in {wrong[value]} pixels"
+            f"{f' ({len(wrong)} unknown colours in all)' if len(wrong) > 1 else ''}; {near}; "
+            "save labels without smoothing and lossy compression, or say in --LABEL_MAP what the colour means"
+        )
+
+
+def _by_color(scans: Sequence[LabelScan]) -> bool:
+    """Tell whether the labels hold colours; some that do and some that do not are a mistake."""
+    first = scans[0]
+    other = next((scan for scan in scans if scan.by_color != first.by_color), None)
+    if other is not None:
+        colored, grey = (first, other) if first.by_color else (other, first)
+        raise UserError(
+            f"{colored.path} holds colours and {grey.path} holds numbers; all labels of a set are of one kind"
+        )
+    return first.by_color
+
+
+def all_values(scans: Sequence[LabelScan]) -> dict[int, int]:
+    """Return value -> pixels over all labels, pixels of the no-data values included."""
+    counts: Counter[int] = Counter()
+    for scan in scans:
+        counts.update(scan.counts)
+        if scan.nodata_pixels and scan.nodata is not None:
+            counts[scan.nodata] += scan.nodata_pixels
+    return dict(counts)
+
+
+def _grey(scan: LabelScan) -> LabelScan:
+    """Return the scan of a grey label that was saved as RGB, with numbers for its greys."""
+    nodata = None if scan.nodata is None else scan.nodata & 255
+    return replace(
+        scan, counts={value & 255: n for value, n in scan.counts.items()}, nodata=nodata, by_color=False
+    )
+
+
+def _grey_as_color(classes: Classes) -> Classes:
+    table = {value * 0x010101: index for value, index in classes.table.items() if 0 <= value < 256}
+    ignored = tuple(value * 0x010101 for value in classes.ignored if 0 <= value < 256)
+    return replace(classes, table=table, ignored=ignored, kind="color")
 
 
 def _seen(scans: Sequence[LabelScan], ignored_nodata: Sequence[int] = ()) -> set[int]:
@@ -101,17 +171,6 @@ def _seen(scans: Sequence[LabelScan], ignored_nodata: Sequence[int] = ()) -> set
 
 def _may_be_class(nodata: int | None) -> bool:
     return nodata is not None and nodata >= 0 and nodata != 255
-
-
-def _from_file(file: ClassesFile, num_classes: int | None, palette: dict[int, Color] | None) -> Classes:
-    count = file.num_classes
-    if num_classes is not None and num_classes < count:
-        raise UserError(
-            f"{num_classes} classes were asked for, classes.json names {count}; "
-            f"give --NUM_CLASS {count} or more, or leave it out"
-        )
-    total = max(count, num_classes or 0)
-    return _plain_classes(total, file.ignored, file.names, file.palette, palette)
 
 
 def _from_labels(
@@ -133,9 +192,9 @@ def _from_labels(
     if num_classes is None and 2 * used < total:
         notices.append(
             f"labels use only {used} of the values 0..{total - 1}: classes that never occur cost memory; "
-            "renumber the labels if that is not meant"
+            "renumber the labels (--LABEL_MAP) if that is not meant"
         )
-    return _plain_classes(total, ignored, file.names, file.palette, palette), notices
+    return plain_classes(total, ignored, file.names, file.palette, palette), notices
 
 
 def _ignored_nodata(scans: Sequence[LabelScan], ignored: Sequence[int]) -> list[int]:
@@ -145,20 +204,3 @@ def _ignored_nodata(scans: Sequence[LabelScan], ignored: Sequence[int]) -> list[
     others = set(others) - nodata - set(ignored) - set(DEFAULT_IGNORED)
     top = max(others, default=-1)
     return sorted(value for value in nodata if not _may_be_class(value) or value > top)
-
-
-def _plain_classes(
-    count: int,
-    ignored: Sequence[int],
-    names: tuple[str, ...] | None,
-    colors: tuple[Color, ...] | None,
-    palette: dict[int, Color] | None,
-) -> Classes:
-    """Build classes whose ids are their label values; fill in the names and colours that are not given."""
-    names = (names or ())[:count]
-    names += tuple(f"class_{index}" for index in range(len(names), count))
-    colors = colors or palette_colors(palette, range(count)) or ()
-    spare = [color for color in default_colors(count + len(colors)) if color not in colors]
-    colors = (*colors, *spare)[:count]
-    table = {value: value for value in range(count) if value not in ignored}
-    return Classes(names, colors, table, tuple(ignored))

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from utils.data.geometry import Plan, warp_mask
 from utils.data.labels import IGNORE, Classes
-from utils.data.layout import Sample
 from utils.data.masks import MaskWindows, read_mask
 from utils.data.mixing import Crop, cut_out, draw_patches, join
 from utils.data.rare_classes import RareClassSampling
 from utils.data.raster import Window, read_image
+from utils.data.samples import Sample, draw_view, view_around
 from utils.data.transforms import Augmentation
 
 # torch computes with few unsigned types; the signed one above holds all their values.
@@ -80,21 +80,36 @@ class SegmentationDataset(Dataset):
         if self.rare_classes is not None:
             class_id, index = self.rare_classes.draw(rng)
         patches = draw_patches(rng, augmentation.crop_size, augmentation.level)
-        crops = [self._crop(rng, index, patches[0], class_id)]
+        first = self.samples[index] if class_id is None else self.rare_classes.samples[index]
+        crops = [self._crop(rng, first, patches[0], None if class_id is None else (index, class_id))]
         for patch in patches[1:]:
-            crops.append(self._crop(rng, int(rng.integers(len(self.samples))), patch))
+            crops.append(self._crop(rng, self.samples[rng.integers(len(self.samples))], patch))
         crop = join(crops, patches, augmentation.crop_size)
         cut_out(crop, augmentation.level, augmentation.ranges.means(len(crop.image)), rng)
-        return self.samples[index], crop
+        return first, crop
 
-    def _crop(self, rng: np.random.Generator, index: int, patch: Window, class_id: int | None = None) -> Crop:
-        """Return a crop of a sample of a patch's size; with `class_id` it contains a pixel of that class."""
-        sample, augmentation = self.samples[index], self.augmentation
+    def _crop(
+        self, rng: np.random.Generator, sample: Sample, patch: Window, rare: tuple[int, int] | None = None
+    ) -> Crop:
+        """Return a crop of a sample of a patch's size.
+
+        Args:
+            rng: Source of the draws.
+            sample: A tile, or a scene in which the crop is placed where labels are.
+            patch: The place of the result.
+            rare: Index among the rare classes' samples, and a class of which the crop shall hold a pixel.
+        """
+        augmentation = self.augmentation
+        if rare is None:
+            sample, positions = draw_view(sample, rng)
+        else:
+            positions = self.rare_classes.positions(*rare, MaskWindows(sample, self.classes))
+            if sample.avoid and positions is not None:
+                sample, positions = view_around(sample, positions[rng.integers(len(positions))])
         masks = MaskWindows(sample, self.classes)
-        positions = None if class_id is None else self.rare_classes.positions(index, class_id, masks)
         plans = augmentation.plans(rng, sample.height, sample.width, patch[2:], positions)
         plan, mask = next(plans), None
-        if class_id is not None:
+        if rare is not None:
             mask = masks[plan.window]
         if augmentation.level.cat_max_ratio < 1 and sample.label is not None:
             plan, mask = _mixed_plan(plan, plans, masks, augmentation.level.cat_max_ratio)
@@ -104,7 +119,7 @@ class SegmentationDataset(Dataset):
         self, sample: Sample, window: Window | None, mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return image, valid and mask of a window; a `mask` that is already read is not read again."""
-        image, valid = read_image(sample.image, window)
+        image, valid = read_image(sample.image, sample.inside(window))
         if mask is None:
             return image, valid, read_mask(sample, self.classes, window, valid)
         return image, valid, np.where(valid, mask, IGNORE)

@@ -1,10 +1,9 @@
 """Label values, classes and colours: one table decides what every value in a label file means."""
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +15,9 @@ _UNKNOWN = -2
 _NEAR = (-(2**15), 2**16 - 1)
 
 Color = tuple[int, int, int]
+
+# What a label file holds: class numbers, colours, or colours whose channels are rounded to 0 or 255 first.
+KINDS = ("number", "color", "saturated color")
 
 # Okabe and Ito's eight colours, which colour-blind readers can tell apart ("Color Universal Design", 2008).
 _FIRST_COLORS: tuple[Color, ...] = (
@@ -30,6 +32,33 @@ _FIRST_COLORS: tuple[Color, ...] = (
 )
 
 
+def pack_color(color: Sequence[int]) -> int:
+    """Return a colour (red, green, blue) as one number: how colour labels are handled everywhere."""
+    red, green, blue = (int(part) for part in color)
+    return red << 16 | green << 8 | blue
+
+
+def pack_colors(bands: np.ndarray) -> np.ndarray:
+    """Pack red, green and blue (3, H, W) into one number per pixel (H, W)."""
+    red, green, blue = bands.astype(np.int32)
+    return red << 16 | green << 8 | blue
+
+
+def unpack_color(value: int) -> Color:
+    """Return (red, green, blue) of a packed colour."""
+    return value >> 16 & 255, value >> 8 & 255, value & 255
+
+
+def saturate(label: np.ndarray) -> np.ndarray:
+    """Round each channel of packed colours to 0 or 255."""
+    return (label >> 7 & 0x010101) * 255
+
+
+def value_text(value: int, kind: str) -> str:
+    """Return a label value as users write it: 12, or #00ff00 for a colour."""
+    return str(value) if kind == "number" else f"#{value:06x}"
+
+
 class LabelValueError(UserError):
     """A label holds a value that is neither a class nor ignored.
 
@@ -38,14 +67,15 @@ class LabelValueError(UserError):
         count: Pixels that hold it.
     """
 
-    def __init__(self, value: int, count: int, allowed: str) -> None:
-        super().__init__(f"label value {value} in {count} pixels; allowed are {allowed}")
+    def __init__(self, value: int, count: int, allowed: str, kind: str = "number") -> None:
+        super().__init__(f"label value {value_text(value, kind)} in {count} pixels; allowed are {allowed}")
         self.value = value
         self.count = count
         self.allowed = allowed
+        self.kind = kind
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.value, self.count, self.allowed)
+        return type(self), (self.value, self.count, self.allowed, self.kind)
 
 
 @dataclass(frozen=True)
@@ -55,14 +85,16 @@ class Classes:
     Attributes:
         names: Name of each class.
         colors: Red, green, blue (0..255) of each class.
-        table: Value in the label file -> class id.
+        table: Value in the label file -> class id; colours are packed into one number.
         ignored: Values in the label file that take part neither in loss nor in metrics.
+        kind: What the values are, one of `KINDS`.
     """
 
     names: tuple[str, ...]
     colors: tuple[Color, ...]
     table: dict[int, int]
     ignored: tuple[int, ...]
+    kind: str = "number"
 
     @property
     def num_classes(self) -> int:
@@ -74,8 +106,13 @@ class Classes:
         """The label values that may occur, in words."""
         values = sorted(self.table)
         ranges = values and values == list(range(values[0], values[-1] + 1)) and len(values) > 2
-        text = f"{values[0]}..{values[-1]}" if ranges else ", ".join(map(str, values))
-        return f"{text} and ignored {', '.join(map(str, self.ignored))}" if self.ignored else text
+        ranges = ranges and self.kind == "number"
+        text = f"{values[0]}..{values[-1]}" if ranges else ", ".join(map(self.text, values))
+        return f"{text} and ignored {', '.join(map(self.text, self.ignored))}" if self.ignored else text
+
+    def text(self, value: int) -> str:
+        """Return a label value as users write it."""
+        return value_text(value, self.kind)
 
     @cached_property
     def _lookup(self) -> tuple[np.ndarray, int, dict[int, int]]:
@@ -101,6 +138,8 @@ class Classes:
         Raises:
             LabelValueError: A valid pixel holds a value that is neither a class nor ignored.
         """
+        if self.kind == "saturated color":
+            label = saturate(label)
         table, first, far = self._lookup
         last = first + len(table) - 1
         if label.size and first <= int(label.min()) and int(label.max()) <= last:
@@ -117,85 +156,34 @@ class Classes:
         if unknown.any():
             values, counts = np.unique(label[unknown], return_counts=True)
             most = int(counts.argmax())
-            raise LabelValueError(int(values[most]), int(counts[most]), self.allowed)
+            raise LabelValueError(int(values[most]), int(counts[most]), self.allowed, self.kind)
         return codes
 
-    def to_dict(self) -> dict[str, list]:
+    def to_dict(self) -> dict[str, list | str]:
         """Return plain lists, integers and strings for a checkpoint or JSON."""
         return {
             "names": list(self.names),
             "colors": [list(color) for color in self.colors],
             "table": [[value, class_id] for value, class_id in sorted(self.table.items())],
             "ignored": list(self.ignored),
+            "kind": self.kind,
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, list]) -> "Classes":
+    def from_dict(cls, values: dict[str, list | str]) -> "Classes":
         """Build the classes from what `to_dict` returned."""
         return cls(
             names=tuple(str(name) for name in values["names"]),
             colors=tuple((int(red), int(green), int(blue)) for red, green, blue in values["colors"]),
             table={int(value): int(class_id) for value, class_id in values["table"]},
             ignored=tuple(int(value) for value in values["ignored"]),
+            kind=str(values.get("kind", "number")),  # absent from the first checkpoints
         )
 
 
-@dataclass(frozen=True)
-class ClassesFile:
-    """What a `classes.json` says; None where it says nothing.
-
-    Attributes:
-        names: Name of each class.
-        palette: Colour of each class.
-        num_classes: Number of classes.
-        ignored: Ignored label values (`DEFAULT_IGNORED` where the key is absent, none where it is null).
-        bands: Names of the image's bands.
-    """
-
-    names: tuple[str, ...] | None = None
-    palette: tuple[Color, ...] | None = None
-    num_classes: int | None = None
-    ignored: tuple[int, ...] = DEFAULT_IGNORED
-    bands: tuple[str, ...] | None = None
-
-
-def read_classes_json(path: Path | str) -> ClassesFile:
-    """Read a `classes.json`: any of the keys names, palette, num_classes, ignore_index and bands.
-
-    Raises:
-        UserError: No JSON object, a value of the wrong kind, or lists whose lengths contradict each other.
-    """
-    path = Path(path)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read as JSON ({' '.join(str(error).split())}); mend or remove it"
-        ) from error
-    if not isinstance(values, dict):
-        raise UserError(
-            f'{path} holds a {type(values).__name__}; an object like {{"names": ["a", "b"]}} is needed'
-        )
-    names = _strings(path, "names", values.get("names"))
-    palette = _palette(path, values.get("palette"))
-    number = values.get("num_classes")
-    if number is not None and (not _is_int(number) or number < 1):
-        raise UserError(f'{path}: "num_classes" is {number!r}; a whole number from 1 is needed')
-    lengths = {
-        key: length
-        for key, length in (
-            ("num_classes", number),
-            ("names", None if names is None else len(names)),
-            ("palette", None if palette is None else len(palette)),
-        )
-        if length is not None
-    }
-    if len(set(lengths.values())) > 1:
-        said = ", ".join(f'"{key}" says {length}' for key, length in lengths.items())
-        raise UserError(f"{path} contradicts itself about the number of classes ({said}); make them agree")
-    ignored = _ignored(path, values["ignore_index"]) if "ignore_index" in values else DEFAULT_IGNORED
-    bands = _strings(path, "bands", values.get("bands"))
-    return ClassesFile(names, palette, next(iter(lengths.values()), None), ignored, bands)
+def parse_color(text: str) -> int | None:
+    """Return a colour written #rrggbb as one number, None where the text is something else."""
+    return int(text[1:], 16) if re.fullmatch(r"#[0-9a-fA-F]{6}", text) else None
 
 
 def default_colors(count: int) -> tuple[Color, ...]:
@@ -203,7 +191,7 @@ def default_colors(count: int) -> tuple[Color, ...]:
     colors = list(_FIRST_COLORS[:count])
     index = 1
     while len(colors) < count:
-        color = _voc_color(index)
+        color = voc_color(index)
         if color not in _FIRST_COLORS:
             colors.append(color)
         index += 1
@@ -219,47 +207,33 @@ def palette_colors(palette: dict[int, Color] | None, values: Sequence[int]) -> t
     return None if grey_ramp or len(set(colors)) < len(colors) else colors
 
 
-def _voc_color(index: int) -> Color:
-    """Spread the bits of the index over red, green and blue, the lowest bits to the brightest steps."""
+def plain_classes(
+    count: int,
+    ignored: Sequence[int],
+    names: tuple[str, ...] | None,
+    colors: tuple[Color, ...] | None,
+    palette: dict[int, Color] | None,
+    table: dict[int, int] | None = None,
+) -> Classes:
+    """Build classes, whose ids are their label values unless a table is given; fill in names and colours."""
+    names = (names or ())[:count]
+    names += tuple(f"class_{index}" for index in range(len(names), count))
+    values = range(count) if table is None else sorted(table, key=table.__getitem__)
+    colors = colors or palette_colors(palette, values) or ()
+    spare = [color for color in default_colors(count + len(colors)) if color not in colors]
+    colors = (*colors, *spare)[:count]
+    if table is None:
+        table = {value: value for value in range(count) if value not in ignored}
+    return Classes(names, colors, table, tuple(ignored))
+
+
+def voc_color(index: int) -> Color:
+    """Return Pascal VOC's colour of a class.
+
+    The bits of the index are spread over red, green and blue, the lowest bits to the brightest steps.
+    """
     color = [0, 0, 0]
     for step in range(8):
         for channel in range(3):
             color[channel] |= (index >> (3 * step + channel) & 1) << (7 - step)
     return color[0], color[1], color[2]
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _strings(path: Path, key: str, value: object) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        raise UserError(f'{path}: "{key}" is {value!r}; a list of names is needed')
-    if len(set(value)) < len(value):
-        raise UserError(f'{path}: "{key}" holds a name twice; every name may stand once')
-    return tuple(value)
-
-
-def _palette(path: Path, value: object) -> tuple[Color, ...] | None:
-    if value is None:
-        return None
-    good = isinstance(value, list) and all(
-        isinstance(color, list)
-        and len(color) == 3
-        and all(_is_int(part) and 0 <= part <= 255 for part in color)
-        for color in value
-    )
-    if not good:
-        raise UserError(f'{path}: "palette" must be a list of [red, green, blue] with numbers 0..255')
-    return tuple((color[0], color[1], color[2]) for color in value)
-
-
-def _ignored(path: Path, value: object) -> tuple[int, ...]:
-    values = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(_is_int(item) for item in values):
-        raise UserError(
-            f'{path}: "ignore_index" is {value!r}; a whole number, a list of them, or null is needed'
-        )
-    return tuple(values)

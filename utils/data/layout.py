@@ -1,50 +1,58 @@
 """A data set on disk: everything about it is read and checked before training starts."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from nets.errors import UserError
-from utils.data.class_table import LabelScan, build_classes, check_values
-from utils.data.labels import IGNORE, Classes, ClassesFile, read_classes_json
-from utils.data.listing import Entry, read_layout
-from utils.data.raster import (
-    RasterInfo,
-    Window,
-    label_info,
-    raster_info,
-    read_image,
-    read_label,
-    read_palette,
-)
+from utils.data.class_table import LabelScan, all_values, build_classes, check_values
+from utils.data.classes_file import ClassesFile, find_classes_file, read_classes_json
+from utils.data.dividing import Part, divide_scenes, whole_samples
+from utils.data.held_back import hold_back_tiles
+from utils.data.label_map import parse_label_map
+from utils.data.label_scan import inspect
+from utils.data.labels import DEFAULT_IGNORED, KINDS, Classes, Color
+from utils.data.layouts import Layout, Request, find_layout, missing_split, read_layout
+from utils.data.layouts.base import Entry
+from utils.data.layouts.folders import IMAGE_FOLDERS
+from utils.data.mapped_classes import mapped_classes
+from utils.data.raster import RasterInfo, read_palette
+from utils.data.samples import Sample
+from utils.data.threads import in_threads
 
-__all__ = ["DatasetInfo", "Sample", "in_threads", "read_layout", "scan_dataset"]
+__all__ = ["DatasetInfo", "Reading", "Sample", "in_threads", "read_layout", "scan_dataset"]
 
-_STRIP_PIXELS = 2**24
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+ALL = "all"
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One image with its label (None where there is none), and their common size in pixels.
+class Reading(NamedTuple):
+    """How a data set is read: the flags of the same names.
 
-    `class_counts` holds (class id, pixels) of the classes that the label shows.
+    Attributes:
+        format: Layout, "auto" recognises it.
+        label_dir: Folder of the labels in place of the layout's own.
+        label_map: What label values mean, as `label_map` parses it.
+        val_fraction: What is held back where no validation list exists.
+        seed: Start of that choice.
     """
 
-    name: str
-    image: Path
-    label: Path | None
-    height: int
-    width: int
-    class_counts: tuple[tuple[int, int], ...] = ()
+    format: str = "auto"
+    label_dir: str | None = None
+    label_map: str | None = None
+    val_fraction: float = 0.1
+    seed: int = 0
+
+
+def reading_of(flags: Mapping[str, object]) -> Reading:
+    """Return how a run of these flags reads its data; flags it did not have keep their default."""
+    known = {name: flags.get(name.upper()) for name in ("label_dir", "label_map", "val_fraction", "seed")}
+    known["format"] = flags.get("DATASET_FORMAT")
+    return Reading(**{name: value for name, value in known.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,8 @@ class DatasetInfo:
         has_crs: All images of the first split carry a coordinate reference system.
         notices: Sentences that the user should read.
         label_counts: Pixels of each class (K), per split.
+        value_pixels: Pixels of each label value, over all that was read.
+        found: The layout and its splits in words.
     """
 
     root: Path
@@ -72,6 +82,8 @@ class DatasetInfo:
     has_crs: bool
     notices: tuple[str, ...] = ()
     label_counts: dict[str, np.ndarray] = field(default_factory=dict)
+    value_pixels: dict[int, int] = field(default_factory=dict)
+    found: str = ""
 
     @property
     def smallest_tile(self) -> tuple[int, int]:
@@ -87,111 +99,151 @@ def scan_dataset(
     bands: int | None = None,
     splits: Sequence[str] | None = None,
     classes: Classes | None = None,
+    reading: Reading | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> DatasetInfo:
     """Read every list, image header and label of a data set once, and check that they fit together.
 
     Args:
-        root: Folder with annotations/, images/, labels/ and perhaps classes.json.
+        root: Folder of the data set, or "scene.tif,label.tif".
         num_classes: Number of classes asked for; None takes what the data say.
         bands: Number of bands asked for; None takes what the data say.
-        splits: Lists to read; by default train and val, and test where it exists.
+        splits: Splits to read; by default train and val, and test where it exists. "all" is everything.
         classes: Classes of a checkpoint, which the labels then must fit; None finds them in the data.
+        reading: Layout, meaning of the labels, and what is held back for validation.
         workers: Threads that read; None takes the processors, at most eight.
         progress: Show a bar.
 
     Raises:
         UserError: The first thing that is wrong, with the file it is wrong in.
     """
-    root = Path(root)
-    layout = read_layout(root, splits)
-    classes_path = root / "classes.json"
-    file = read_classes_json(classes_path) if classes is None and classes_path.is_file() else None
-    entries = [entry for group in layout.values() for entry in group]
-    found = list(in_threads(_inspect, entries, workers, "reading labels" if progress else None))
-    images = [image for image, _ in found]
-    labels = [label for _, label in found]
+    root, reading = Path(root), reading or Reading()
+    layout, groups, by_blocks = _groups(root, splits, reading)
+    file = _classes_file(root, layout, reading.label_dir)
+    meaning = (file or layout.meaning) if classes is None else None
+    saturated = bool(meaning and meaning.saturated) if classes is None else classes.kind == KINDS[2]
+    entries = [entry for group in groups.values() for entry in group]
+    look = partial(inspect, saturated=saturated, cells=by_blocks)
+    found = list(in_threads(look, entries, workers, "reading labels" if progress else None))
+    images, labels = [image for image, _ in found], [label for _, label in found]
     _check_bands(images, bands)
-    notices = []
+    palette = read_palette(entries[0].label)
     if classes is None:
-        classes, notices = build_classes(file, labels, num_classes, read_palette(entries[0].label))
-    check_values(labels, classes)
-    return _dataset_info(root, layout, images, labels, classes, file, [*notices, *_notices(layout, images)])
-
-
-def in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int | None, title: str | None
-) -> Iterator[Result]:
-    """Yield function(item) in the items' order, computed by threads; the first failure stops all.
-
-    Args:
-        function: Called once per item.
-        items: What to work on.
-        workers: Threads; None takes the processors, at most eight.
-        title: Shown before the bar; None shows no bar.
-    """
-    with ThreadPoolExecutor(max_workers=max(1, workers or min(8, os.cpu_count() or 1))) as pool:
-        results = pool.map(function, items)
-        try:
-            yield from tqdm(results, title, total=len(items), disable=title is None, leave=False)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _inspect(entry: Entry) -> tuple[RasterInfo, LabelScan]:
-    """Read an image's header and last row (a truncated file fails there), and its whole label."""
-    image = raster_info(entry.image)
-    read_image(entry.image, Window(image.height - 1, 0, 1, image.width))
-    header = label_info(entry.label)
-    if (header.height, header.width) != (image.height, image.width):
-        raise UserError(_size_message(image, header))
-    whole = header.nodata is not None and float(header.nodata).is_integer()
-    nodata = int(header.nodata) if whole else None
-    counts: dict[int, int] = {}
-    hidden = 0
-    for window in _strips(header.height, header.width):
-        label, valid = read_label(entry.label, window)
-        for value, count in _value_counts(label[valid]):
-            counts[value] = counts.get(value, 0) + count
-        if nodata is not None and not valid.all():
-            hidden += int(np.count_nonzero(label[~valid] == nodata))
-    return image, LabelScan(entry.label, header.height, header.width, counts, nodata, hidden)
-
-
-def _strips(height: int, width: int) -> Iterable[Window]:
-    rows = max(1, _STRIP_PIXELS // width)
-    return (Window(top, 0, min(rows, height - top), width) for top in range(0, height, rows))
-
-
-def _value_counts(values: np.ndarray) -> list[tuple[int, int]]:
-    """Return (value, count) pairs; counting beats sorting where the values lie close together."""
-    if not values.size:
-        return []
-    first, last = int(values.min()), int(values.max())
-    if last - first > 2**16:
-        numbers, counts = np.unique(values, return_counts=True)
+        rules = parse_label_map(reading.label_map) if reading.label_map else ()
+        classes, notices = build_classes(meaning, labels, num_classes, palette, rules)
     else:
-        counts = np.bincount((values.astype(np.int64) - first).ravel())
-        numbers = np.flatnonzero(counts) + first
-        counts = counts[counts > 0]
-    return list(zip(numbers.tolist(), counts.tolist(), strict=True))
-
-
-def _size_message(image: RasterInfo, label: RasterInfo) -> str:
-    message = (
-        f"{label.path} has {label.height} x {label.width} pixels (rows x columns), "
-        f"its image {image.path} has {image.height} x {image.width}"
+        classes, notices = _mapped_onto(classes, reading.label_map, labels, palette), []
+    check_values(labels, classes)
+    parts = iter([Part(entry, *both) for entry, both in zip(entries, found, strict=True)])
+    by_split = {split: [next(parts) for _ in group] for split, group in groups.items()}
+    info = DatasetInfo(
+        root=root,
+        splits={},
+        classes=classes,
+        bands=images[0].bands,
+        band_names=_band_names(images[0], file),
+        dtype=np.result_type(*{image.dtype for image in images}).name,
+        has_crs=all(part.image.crs is not None for part in next(iter(by_split.values()))),
+        notices=(*layout.notices, *notices, *_notices(groups, images)),
+        value_pixels=all_values(labels),
     )
-    if image.path.suffix.lower() == ".npy" and image.bands > 1:
-        shape = np.load(image.path, mmap_mode="r", allow_pickle=False).shape
-        if (label.height, label.width) in (shape[1:], shape[:2]):
-            return (
-                f"{message}, because the smaller outer axis of its shape {shape} is taken for the bands; "
-                "save the image as a TIFF instead"
+    return _with_samples(info, layout, by_split, by_blocks, splits, reading)
+
+
+def _groups(
+    root: Path, splits: Sequence[str] | None, reading: Reading
+) -> tuple[Layout, dict[str, list[Entry]], bool]:
+    """Return the layout, the files to read for each split, and whether scenes are to be divided by blocks."""
+    everything = splits is not None and ALL in splits and not (root / "annotations" / f"{ALL}.txt").is_file()
+    asked = tuple(splits) if splits is not None and not everything else None
+    layout = find_layout(Request(root, reading.label_dir, asked), reading.format)
+    groups = dict(layout.splits)
+    if everything:
+        return layout, {ALL: [entry for entries in groups.values() for entry in entries]}, False
+    wanted = asked or ("train", "val", "test")
+    divided = "val" not in (*groups, *layout.available) and bool({"train", "val"} & set(wanted))
+    by_blocks = divided and (layout.by_blocks or len(groups.get("train", ())) == 1)
+    if divided and not by_blocks and "train" in groups:
+        total = len(groups["train"])
+        kept, held = hold_back_tiles(groups["train"], reading.val_fraction, reading.seed)
+        groups |= {"train": kept, "val": held}
+        notice = (
+            f"no validation list: {len(held)} of {total} training images are held back for it "
+            f"(--VAL_FRACTION {reading.val_fraction:g}, --SEED {reading.seed})"
+        )
+        layout = replace(layout, notices=(*layout.notices, notice))
+    if by_blocks:
+        wanted = ("train", *wanted)
+    for split in asked or ():
+        if split not in groups and not (by_blocks and split == "val"):
+            raise missing_split(split, root, (*(layout.available or groups), *(["val"] if divided else ())))
+    return layout, {s: groups[s] for s in dict.fromkeys(wanted) if s in groups}, by_blocks
+
+
+def _with_samples(
+    info: DatasetInfo,
+    layout: Layout,
+    parts: dict[str, list[Part]],
+    by_blocks: bool,
+    splits: Sequence[str] | None,
+    reading: Reading,
+) -> DatasetInfo:
+    """Fill in the samples of each split and their pixels per class."""
+    samples, counts, notices = {}, {}, []
+    for split, group in parts.items():
+        if by_blocks and split == "train":
+            divided = divide_scenes(group, info.classes, reading.val_fraction, reading.seed)
+            samples |= divided.samples
+            counts |= divided.counts
+            notices.append(f"{divided.text} (--VAL_FRACTION {reading.val_fraction:g}, --SEED {reading.seed})")
+        else:
+            samples[split], counts[split] = whole_samples(group, info.classes)
+    kept = {split: group for split, group in samples.items() if splits is None or split in splits}
+    for split in kept:
+        if not counts[split].any():
+            source = layout.sources.get(split, f"{info.root}, {split}")
+            raise UserError(
+                f"{source}: every label pixel is ignored; allowed values are {info.classes.allowed}"
             )
-    return f"{message}; both must have one size"
+    sizes = ", ".join(f"{split} {len(group)}" for split, group in kept.items())
+    return replace(
+        info,
+        splits=kept,
+        label_counts={split: counts[split] for split in kept},
+        notices=(*info.notices, *notices),
+        found=f"{layout.title} ({layout.format}): {sizes}",
+    )
+
+
+def _classes_file(root: Path, layout: Layout, label_dir: str | None) -> ClassesFile | None:
+    """Read the `classes.json` of a data set; that of a scene stands beside it, or beside its folder."""
+    path = find_classes_file(root, label_dir)
+    if path is None and layout.format == "scene":
+        folder = next(iter(layout.splits.values()))[0].image.parent
+        around = [folder, *([folder.parent] if folder.name.lower() in IMAGE_FOLDERS else [])]
+        path = next((found for place in around if (found := find_classes_file(place))), None)
+    return read_classes_json(path) if path else None
+
+
+def _mapped_onto(
+    classes: Classes, label_map: str | None, labels: Sequence[LabelScan], palette: dict[int, Color] | None
+) -> Classes:
+    """Return a checkpoint's classes for labels of other values, as a label map says."""
+    if not label_map:
+        return classes
+    kind = "color" if labels[0].by_color else "number"
+    ignored = () if labels[0].by_color else DEFAULT_IGNORED
+    known = replace(classes, table={}, ignored=ignored, kind=kind)
+    mapped = mapped_classes(
+        known, parse_label_map(label_map), all_values(labels), palette, classes.num_classes
+    )
+    if mapped.num_classes > classes.num_classes:
+        raise UserError(
+            f"--LABEL_MAP names the class {mapped.names[classes.num_classes]}, the checkpoint has "
+            f"{', '.join(classes.names)}; use these"
+        )
+    return mapped
 
 
 def _check_bands(images: Sequence[RasterInfo], bands: int | None) -> None:
@@ -224,59 +276,6 @@ def _notices(layout: dict[str, list[Entry]], images: Sequence[RasterInfo]) -> li
     if len({image.band_names for image in images}) > 1:
         notices.append("images name their bands differently: check that the order is the same")
     return notices
-
-
-def _dataset_info(
-    root: Path,
-    layout: dict[str, list[Entry]],
-    images: Sequence[RasterInfo],
-    labels: Sequence[LabelScan],
-    classes: Classes,
-    file: ClassesFile | None,
-    notices: Sequence[str],
-) -> DatasetInfo:
-    splits, counts = {}, {}
-    start = 0
-    for split, entries in layout.items():
-        part = slice(start, start + len(entries))
-        start += len(entries)
-        splits[split] = tuple(
-            Sample(entry.name, entry.image, entry.label, image.height, image.width, _seen(label, classes))
-            for entry, image, label in zip(entries, images[part], labels[part], strict=True)
-        )
-        counts[split] = _class_counts(labels[part], classes)
-        if not counts[split].any():
-            raise UserError(
-                f"{root / 'annotations' / split}.txt: every label pixel is ignored; "
-                f"allowed values are {classes.allowed}"
-            )
-    first = images[: len(next(iter(layout.values())))]
-    return DatasetInfo(
-        root=root,
-        splits=splits,
-        classes=classes,
-        bands=images[0].bands,
-        band_names=_band_names(images[0], file),
-        dtype=np.result_type(*{image.dtype for image in images}).name,
-        has_crs=all(image.crs is not None for image in first),
-        notices=tuple(notices),
-        label_counts=counts,
-    )
-
-
-def _class_counts(labels: Sequence[LabelScan], classes: Classes) -> np.ndarray:
-    counts = np.zeros(classes.num_classes, dtype=np.int64)
-    for label in labels:
-        for value, count in label.values(classes).items():
-            class_id = classes.table.get(value, IGNORE)
-            if class_id != IGNORE:
-                counts[class_id] += count
-    return counts
-
-
-def _seen(label: LabelScan, classes: Classes) -> tuple[tuple[int, int], ...]:
-    counts = _class_counts([label], classes)
-    return tuple((int(class_id), int(counts[class_id])) for class_id in np.flatnonzero(counts))
 
 
 def _band_names(image: RasterInfo, file: ClassesFile | None) -> tuple[str, ...]:

@@ -4,8 +4,8 @@ import numpy as np
 
 from nets.errors import UserError
 from utils.data.labels import IGNORE, Classes, LabelValueError
-from utils.data.layout import Sample
 from utils.data.raster import Window, read_label
+from utils.data.samples import Sample
 
 # A label of fewer pixels is read whole where several of its windows are looked at.
 SMALL_LABEL = 2**22
@@ -22,7 +22,10 @@ def read_mask(
     if sample.label is None:
         shape = window[2:] if window else (sample.height, sample.width)
         return np.full(shape, IGNORE, dtype=np.int16)
-    label, labelled = read_label(sample.label, window, class_values=classes.table)
+    part = sample.inside(window)
+    label, labelled = read_label(sample.label, part, class_values=classes.table)
+    if sample.avoid:
+        labelled &= sample.allowed(part or sample.part)
     try:
         return classes.encode(label, labelled if valid is None else valid & labelled)
     except LabelValueError as error:

@@ -6,9 +6,10 @@ from functools import partial
 import numpy as np
 
 from utils.data.labels import IGNORE, Classes
-from utils.data.layout import Sample, in_threads
 from utils.data.masks import SMALL_LABEL, MaskWindows, read_mask
 from utils.data.raster import Window
+from utils.data.samples import Sample
+from utils.data.threads import in_threads
 
 # Pixels of each class that are remembered of a label too large to be looked through for every crop.
 _REMEMBERED = 512
@@ -24,7 +25,7 @@ class RareClassSampling:
     is in it; here it is placed about one of its pixels, so that a speck in a large scene is found too.
 
     Args:
-        samples: The training samples, with their `class_counts`.
+        samples: The training samples, with their `class_counts`; a scene is one of them.
         classes: Meaning of the label values.
         temperature: Small draws the rarest class nearly always, large draws all classes alike.
         seed: Of the pixels that are remembered of large labels.
@@ -40,6 +41,7 @@ class RareClassSampling:
         *,
         progress: bool = True,
     ) -> None:
+        self.samples = tuple(samples)
         self.classes = classes
         totals = np.zeros(classes.num_classes, dtype=np.int64)
         holders: list[list[int]] = [[] for _ in range(classes.num_classes)]

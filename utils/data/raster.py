@@ -5,7 +5,7 @@ with a mask of its valid pixels; a label comes as the numbers that stand in the 
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterioWindow
 
 from nets.errors import UserError
+from utils.data.labels import pack_color, pack_colors
 from utils.data.raster_files import as_source, is_npy, native, open_npy, open_raster
 from utils.data.raster_masks import colour_bands, valid_pixels
 
@@ -71,24 +72,26 @@ def raster_info(path: Path | str) -> RasterInfo:
         array = open_npy(path)
         bands, height, width = array.shape
         names = (None,) * bands
-        return RasterInfo(
-            path, height, width, bands, native(array.dtype).name, (None,) * bands, None, None, None
-        )
+        return RasterInfo(path, height, width, bands, native(array.dtype).name, names, None, None, None)
     with open_raster(path) as pages:
-        first = pages[0]
-        names = _band_names(pages)
-        return RasterInfo(
-            path=path,
-            height=first.height,
-            width=first.width,
-            bands=len(names),
-            dtype="uint8" if _is_palette(first) else first.dtypes[0],
-            band_names=names,
-            crs=first.crs.to_wkt() if first.crs else None,
-            transform=None if first.transform.is_identity else first.transform,
-            nodata=first.nodata,
-            has_alpha=len(first.indexes) > len(colour_bands(first)),
-        )
+        return _info(path, pages)
+
+
+def _info(path: Path, pages: list[rasterio.DatasetReader]) -> RasterInfo:
+    first = pages[0]
+    names = _band_names(pages)
+    return RasterInfo(
+        path=path,
+        height=first.height,
+        width=first.width,
+        bands=len(names),
+        dtype="uint8" if _is_palette(first) else first.dtypes[0],
+        band_names=names,
+        crs=first.crs.to_wkt() if first.crs else None,
+        transform=None if first.transform.is_identity else first.transform,
+        nodata=first.nodata,
+        has_alpha=len(first.indexes) > len(colour_bands(first)),
+    )
 
 
 def read_image(path: Path | str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -159,8 +162,10 @@ def read_label(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read a label raster, or a window of it: class numbers, for a palette PNG its indices.
 
+    A PNG or TIFF of three bands of bytes, with or without alpha, holds colours; they are packed into numbers.
+
     Args:
-        path: One-band TIFF, PNG or NPY.
+        path: TIFF, PNG or NPY.
         window: The part to read; all of it by default.
         class_values: Values that are classes. A pixel with the file's no-data value is valid all the same
             where that value is among them (many tools write nodata=0 into maps whose class 0 is real).
@@ -169,13 +174,13 @@ def read_label(
         The label (H, W) of integers, and `valid` (H, W) by the file's mask; NaN in a float label is invalid.
 
     Raises:
-        UserError: Unreadable file, JPEG, more than one band, or numbers that are not whole.
+        UserError: Unreadable file, JPEG, neither one band nor colours, or numbers that are not whole.
     """
     path = Path(path)
     nodata = None
     if is_npy(path):
         array = open_npy(path)
-        _require_one_band(path, array.shape[0])
+        _require_label(path, array.shape[0])
         rows, columns = _slices(_checked(window, array.shape[1:]))
         label = np.array(array[0, rows, columns], dtype=native(array.dtype))
         valid = np.ones(label.shape, dtype=bool)
@@ -187,11 +192,13 @@ def read_label(
                     f"{path} is a JPEG: its compression changes the class numbers at every edge; "
                     "save labels as PNG, TIFF or NPY"
                 )
-            _require_one_band(path, len(pages) if len(pages) > 1 else source.count)
+            bands = _label_bands(pages)
+            _require_label(path, len(bands), source.dtypes[0])
             part = _rasterio_window(_checked(window, source.shape))
-            label = source.read(1, window=part)
+            label = source.read(bands, window=part)
+            label = label[0] if len(bands) == 1 else pack_colors(label)
             valid = valid_pixels(source, part)
-            nodata = source.nodata
+            nodata = _label_nodata(pages)
     if label.dtype.kind == "f":
         label, valid = _whole_numbers(path, label, valid)
     if nodata is not None and nodata in class_values:
@@ -200,16 +207,14 @@ def read_label(
 
 
 def label_info(path: Path | str) -> RasterInfo:
-    """Read the header of a label raster; `bands` is what the file holds, palettes are not expanded."""
+    """Read the header of a label: palettes are not expanded; three bands are colours, alpha is no band."""
     path = Path(path)
     if is_npy(path):
         return raster_info(path)
     with open_raster(path) as pages:
-        first = pages[0]
-        count = max(len(pages), first.count)
-        names = (None,) * count
-        return RasterInfo(
-            path, first.height, first.width, count, first.dtypes[0], names, None, None, first.nodata
+        count = len(_label_bands(pages))
+        return replace(
+            _info(path, pages), bands=count, band_names=(None,) * count, nodata=_label_nodata(pages)
         )
 
 
@@ -253,10 +258,22 @@ def _whole_numbers(path: Path, label: np.ndarray, valid: np.ndarray) -> tuple[np
     return whole, valid
 
 
-def _require_one_band(path: Path, count: int) -> None:
-    if count != 1:
+def _label_bands(pages: list[rasterio.DatasetReader]) -> list[int]:
+    """Return the bands of a label: one of numbers or three of colours, without alpha."""
+    return list(range(len(pages))) if len(pages) > 1 else colour_bands(pages[0])
+
+
+def _label_nodata(pages: list[rasterio.DatasetReader]) -> float | None:
+    nodata = pages[0].nodata
+    colors = nodata is not None and len(_label_bands(pages)) == 3 and float(nodata).is_integer()
+    return pack_color((nodata,) * 3) if colors else nodata
+
+
+def _require_label(path: Path, count: int, dtype: str = "") -> None:
+    if count != 1 and (count, dtype) != (3, "uint8"):
         raise UserError(
-            f"{path} has {count} bands; a label is one band of class ids: convert colours to class ids"
+            f"{path} has {count} bands{f' of {dtype}' if dtype else ''}; "
+            "a label is one band of class ids, or red, green and blue of 8 bits"
         )
 
 

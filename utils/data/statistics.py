@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.data.layout import Sample, in_threads
 from utils.data.raster import Window, read_image
+from utils.data.samples import Sample
+from utils.data.threads import in_threads
 from utils.files import replacing
 
 _STRIP_PIXELS = 2**22
@@ -120,8 +121,9 @@ def _image_moments(sample: Sample) -> _Moments:
     rows = max(1, _STRIP_PIXELS // sample.width)
     total = None
     for top in range(0, sample.height, rows):
-        window = Window(top, 0, min(rows, sample.height - top), sample.width)
+        window = sample.inside(Window(top, 0, min(rows, sample.height - top), sample.width))
         image, valid = read_image(sample.image, window)
+        valid &= sample.allowed(window)
         part = _moments(image[:, valid].astype(np.float64))
         total = part if total is None else _merge(total, part)
     return total
@@ -158,4 +160,6 @@ def _fingerprint(samples: Sequence[Sample]) -> str:
     for sample in samples:
         status = sample.image.stat()
         digest.update(f"{sample.image.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        if sample.window or sample.avoid:
+            digest.update(f"{sample.window}|{sample.avoid}\n".encode())
     return digest.hexdigest()

@@ -1,7 +1,8 @@
 """A checkpoint against one split of a data set: do they fit, and what is written about the result."""
 
+import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from torch import nn
 
 from nets.errors import UserError
 from utils.data.bands import rgb_bands
+from utils.data.classes_file import find_classes_file, read_classes_json
 from utils.data.dataset import SegmentationDataset
-from utils.data.labels import Classes, read_classes_json
-from utils.data.layout import DatasetInfo, scan_dataset
+from utils.data.labels import Classes
+from utils.data.layout import DatasetInfo, Reading, reading_of, scan_dataset
 from utils.evaluation.metrics import ConfusionMatrix, Metrics
 from utils.evaluation.overlays import preview, side_by_side
 from utils.evaluation.plots import draw_confusion
@@ -22,16 +24,22 @@ from utils.inference.windows import to_images
 
 
 def open_split(
-    root: str | Path, split: str, classes: Classes, bands: int, band_names: Sequence[str | None] = ()
+    root: str | Path,
+    split: str,
+    classes: Classes,
+    bands: int,
+    band_names: Sequence[str | None] = (),
+    reading: Reading | None = None,
 ) -> DatasetInfo:
     """Scan one split of a data set as the checkpoint sees it.
 
     Args:
         root: folder of the data set.
-        split: name of a list below annotations/.
+        split: name of a split, "all" for everything.
         classes: the checkpoint's, whose label table decides what the label values mean.
         bands: the checkpoint's number of bands.
         band_names: the checkpoint's names of them, empty where it has none.
+        reading: layout, labels, and what training held back.
 
     Returns:
         The data set with the checkpoint's band names where it has some. Its notices tell what differs from
@@ -40,13 +48,10 @@ def open_split(
     Raises:
         UserError: no such split, another number of bands or of classes, label values the checkpoint lacks.
     """
-    root = Path(root)
-    folder = root / "annotations"
-    lists = sorted(path.stem for path in folder.glob("*.txt"))
-    if lists and split not in lists:
-        raise UserError(f"--SPLIT {split} is given, {folder} has {', '.join(lists)}; choose one of them")
-    notices = compare_classes(root / "classes.json", classes)
-    dataset = scan_dataset(root, splits=(split,), classes=classes)
+    root, reading = Path(root), reading or Reading()
+    path = find_classes_file(root, reading.label_dir)
+    notices = compare_classes(path, classes) if path else []
+    dataset = scan_dataset(root, splits=(split,), classes=classes, reading=reading)
     if dataset.bands != bands:
         listed = f" ({', '.join(map(str, band_names))})" if any(band_names) else ""
         raise UserError(
@@ -61,6 +66,19 @@ def open_split(
             "check that the order is the same"
         )
     return replace(dataset, notices=(*dataset.notices, *notices), band_names=ours)
+
+
+def reading_as_trained(options: argparse.Namespace, trained: Mapping[str, object]) -> Reading:
+    """Return how to read the data: by the flags that are given, else as the run of the checkpoint did.
+
+    Args:
+        options: flags of evaluate.py.
+        trained: flags of the run, empty where the checkpoint has none. What the run held back follows from
+            its seed. Its label map is in the checkpoint's label table.
+    """
+    names = ("DATASET_FORMAT", "LABEL_DIR")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return reading_of({**trained, **given, "LABEL_MAP": options.LABEL_MAP})
 
 
 def compare_classes(path: Path, classes: Classes) -> list[str]:
@@ -93,6 +111,7 @@ def introduction(dataset: DatasetInfo, split: str, device: str) -> str:
     lines = [
         f"device:  {device}",
         f"images:  {len(dataset.splits[split])} of the split {split} in {dataset.root}",
+        f"layout:  {dataset.found}",
         f"bands:   {dataset.bands} ({', '.join(dataset.band_names)})",
         f"classes: {classes.num_classes} ({', '.join(classes.names)})",
         *(f"notice:  {notice}" for notice in dataset.notices),

@@ -10,6 +10,7 @@ from utils.data.statistics import BandStatistics
 from utils.evaluation.report import align
 
 MOST_BANDS = 16
+MOST_VALUES = 200
 
 
 def say(*lines: str) -> None:
@@ -78,6 +79,25 @@ def groups_table(groups: Sequence[dict]) -> list[str]:
         counts = [f"{group[name]:,}" for name in ("tensors", "parameters")]
         rows.append([group["group"], *counts, *(f"{group[name]:.3g}" for name in ("lr", "weight_decay"))])
     return align(rows)
+
+
+def labels_table(data: DatasetInfo) -> list[str]:
+    """Return aligned lines of each label value: the class it means and how many pixels hold it.
+
+    Ignored values that do not occur are left out.
+    """
+    classes, pixels = data.classes, data.value_pixels
+    rows = [["label value", "class", "name", "pixels"]]
+    for value, index in sorted(classes.table.items(), key=lambda item: (item[1], item[0])):
+        if value not in classes.ignored:
+            number = f"{pixels.get(value, 0):,}"
+            rows.append([classes.text(value), str(index), classes.names[index], number])
+    for value in sorted(classes.ignored):
+        if pixels.get(value):
+            rows.append([classes.text(value), "-", "ignored", f"{pixels[value]:,}"])
+    shown = rows[: MOST_VALUES + 1]
+    more = [f"... and {len(rows) - len(shown)} more values"] if len(rows) > len(shown) else []
+    return [*align(shown), *more]
 
 
 def _share(counts: np.ndarray, index: int) -> str:

@@ -20,11 +20,13 @@ from utils.data.dataset import (
     training_loader,
 )
 from utils.data.layout import DatasetInfo
+from utils.data.samples import evaluation_samples, training_samples
 from utils.data.statistics import BandStatistics, cached_statistics, measure_bands
 from utils.devices import check_batch, choose_devices, describe, place
 from utils.files import replacing
 from utils.options import plain_options
-from utils.training.announce import bands_table, classes_table, decisions_table, groups_table, say
+from utils.training import announce
+from utils.training.announce import say
 from utils.training.criterion import build_criterion
 from utils.training.logger import TrainingLog
 from utils.training.optimizers import build_optimizer, describe_groups
@@ -106,10 +108,10 @@ def open_session(options: argparse.Namespace, build: Build = build_network) -> S
     about = [*_about(plan, resumed=checkpoint is not None), *plan.decisions]
     rare = plan.train.rare_classes
     drawn = None if rare is None else rare.probabilities
-    say(*classes_table(plan.data, plan.weights, drawn), "", *decisions_table(about), "")
+    say(*announce.classes_table(plan.data, plan.weights, drawn), "", *announce.decisions_table(about), "")
     session = assemble(plan)
     groups = describe_groups(session.optimizer)
-    say(*groups_table(groups), "")
+    say(*announce.groups_table(groups), "")
     if checkpoint is not None:
         restore(session, checkpoint["training"])
     write_options(plan.folder, options, about, groups)
@@ -125,16 +127,23 @@ def make_plan(
     precision, why_precision = choose_precision(options.AMP, devices[0])
     family = check_names(options)
     data = read_dataset(options)
-    tiles, crop = len(data.splits["train"]), crop_size(options, data)
+    crop = crop_size(options, data)
+    tiles = len(training_samples(data.splits["train"], crop))
     seed_everything(options.SEED, options.DETERMINISTIC)
     network = build(options, data.bands, data.classes.num_classes)
     check_training_step(network, options.BATCH_SIZE // len(devices), crop)
     backbone = network.blueprint["options"].get("backbone")
     folder = folder or new_run(options.RUN_NAME, f"{family}_{backbone}" if backbone else family)
+    say(
+        f"found: {data.found}",
+        *data.notices,
+        *training_level(options, data)[1],
+        *announce.labels_table(data),
+        "",
+    )
     if tiles < options.BATCH_SIZE:
-        size = options.BATCH_SIZE
-        say(f"{tiles} training tiles are fewer than --BATCH_SIZE {size}: they fill it repeatedly")
-    say(*data.notices, *training_level(options, data)[1], "")
+        fewer = f"fewer than --BATCH_SIZE {options.BATCH_SIZE}"
+        say(f"{tiles} training tiles are {fewer}: they fill it repeatedly", "")
     if checkpoint is None:
         counts, names = data.label_counts["train"], data.classes.names
         weights = class_weights(counts, options.CLASS_WEIGHTS, names)
@@ -192,7 +201,7 @@ def start_weights(options: argparse.Namespace, network: nn.Module, data: Dataset
     train = data.splits["train"]
     statistics = cached_statistics(folder / "statistics.json", train, lambda: measure_bands(train))
     scaling = choose_normalization(options, network, statistics, start)
-    say(*bands_table(data, statistics), "", f"start: {start.text}", *_listed(start.left_out))
+    say(*announce.bands_table(data, statistics), "", f"start: {start.text}", *_listed(start.left_out))
     return describe_bands(data, statistics, scaling)
 
 
@@ -226,7 +235,7 @@ def assemble(plan: Plan) -> Session:
     options, device, data = plan.options, plan.devices[0], plan.data
     on_gpu = device.type == "cuda"
     workers = default_workers(device.type) if options.NUM_WORKERS is None else options.NUM_WORKERS
-    val = SegmentationDataset(data.splits["val"], data.classes)
+    val = SegmentationDataset(evaluation_samples(data.splits["val"]), data.classes)
     per_epoch = plan.sampler.batches_per_epoch
     epochs_per_round = math.ceil(plan.total / MOST_ROUNDS / per_epoch) if options.MAX_ITERS else 1
     # LR_STEP counts what the run counts; the schedulers count iterations.

@@ -19,7 +19,8 @@ from nets.layers.init import reinitialize
 from nets.registry import find_model, parse_model_options
 from utils.checkpoint import load_matching, read_file
 from utils.data.bands import rgb_bands
-from utils.data.layout import DatasetInfo, scan_dataset
+from utils.data.labels import Classes
+from utils.data.layout import DatasetInfo, reading_of, scan_dataset
 from utils.data.statistics import BandStatistics
 from utils.training.criterion import check_loss
 from utils.training.recipe import DEFAULTS, choose_recipe
@@ -46,7 +47,9 @@ def read_dataset(options: argparse.Namespace) -> DatasetInfo:
     """Scan and check the data set of the flags."""
     # One class against the rest is two classes.
     num_classes = 2 if options.NUM_CLASS == 1 else options.NUM_CLASS
-    return scan_dataset(options.DATASET_PATH, num_classes=num_classes, bands=options.BANDS)
+    return scan_dataset(
+        options.DATASET_PATH, num_classes=num_classes, bands=options.BANDS, reading=reading_of(vars(options))
+    )
 
 
 def crop_size(options: argparse.Namespace, data: DatasetInfo) -> tuple[int, int]:
@@ -184,7 +187,7 @@ def check_same_data(checkpoint: dict, data: DatasetInfo) -> None:
     Raises:
         UserError: the data are not those of the run.
     """
-    if checkpoint["classes"] != data.classes.to_dict():
+    if Classes.from_dict(checkpoint["classes"]) != data.classes:
         raise UserError(
             f"the classes of {data.root} are {', '.join(data.classes.names)}, "
             f"the run's are {', '.join(checkpoint['classes']['names'])}; "

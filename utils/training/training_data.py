@@ -9,6 +9,7 @@ from utils.data.dataset import SegmentationDataset
 from utils.data.layout import DatasetInfo
 from utils.data.photometric import BandRanges
 from utils.data.rare_classes import RareClassSampling
+from utils.data.samples import training_samples
 from utils.data.transforms import Augmentation
 
 
@@ -49,8 +50,9 @@ def training_set(
     level, _ = training_level(options, data)
     flip, _ = training_flip(options, data)
     ranges = BandRanges(tuple(mean), tuple(std), rgb_order(data.bands, data.band_names))
-    samples, rare_classes = data.splits["train"], None
+    samples, rare_classes = training_samples(data.splits["train"], crop_size), None
     if options.RARE_CLASS_SAMPLING is not None:
-        rare_classes = RareClassSampling(samples, data.classes, options.RARE_CLASS_SAMPLING, options.SEED)
+        whole = data.splits["train"]
+        rare_classes = RareClassSampling(whole, data.classes, options.RARE_CLASS_SAMPLING, options.SEED)
     augmentation = Augmentation(tuple(crop_size), level, flip, ranges)
     return SegmentationDataset(samples, data.classes, augmentation, options.SEED, rare_classes)

@@ -1,0 +1,60 @@
+"""The flags that say which data set is read and what its labels mean."""
+
+from dataclasses import replace
+
+from utils.flag_types import Flag, number
+
+# The layouts that are read in place; utils.data.layouts has the reader of each.
+FORMATS = (
+    *("lists", "folders", "csv", "scene", "voc", "ade20k", "cityscapes", "camvid", "loveda"),
+    *("potsdam", "vaihingen"),
+)
+DATASET_PATH = Flag(
+    "DATASET_PATH", "./datasets/", 'folder of the data set, or "scene.tif,label.tif", or a CSV of pairs'
+)
+LABEL_DIR = Flag("LABEL_DIR", None, "folder of the labels, where a data set has several sets of them")
+LABEL_MAP = Flag(
+    "LABEL_MAP",
+    None,
+    'what label values or colours mean: "0=ignore,1=0,2=1", "1=water,#ff0000=building,*=ignore" (* is the '
+    "rest), a JSON file of such an object, or a CSV file (value,class or r,g,b,name); it counts more than "
+    "classes.json",
+    metavar='"VALUE=CLASS,..."',
+)
+
+TRAINING_SET = (
+    DATASET_PATH,
+    Flag(
+        "DATASET_FORMAT",
+        "auto",
+        "layout of the data set; auto recognises it and says what it found",
+        choices=("auto", *FORMATS),
+    ),
+    LABEL_DIR,
+    LABEL_MAP,
+    Flag(
+        "VAL_FRACTION",
+        0.1,
+        "share of the training images, or of a scene's labelled pixels, held back where no validation "
+        "list exists; which ones follows from --SEED",
+        number(float, 0, 0.9, above=True),
+    ),
+)
+
+EVALUATED_SET = (
+    DATASET_PATH,
+    Flag(
+        "DATASET_FORMAT",
+        None,
+        "layout of the data set; default: as in training",
+        choices=("auto", *FORMATS),
+    ),
+    replace(LABEL_DIR, help=f"{LABEL_DIR.help}; default: as in training"),
+    replace(LABEL_MAP, help=f"{LABEL_MAP.help}; default: as in training"),
+    Flag(
+        "SPLIT",
+        "val",
+        "part to evaluate: train, val, test, or another list of the data set; val is what training held "
+        "back where no list exists; all is everything",
+    ),
+)
