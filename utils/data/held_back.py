@@ -11,7 +11,7 @@ from utils.data.layouts.base import Entry
 from utils.data.raster import Window
 
 # A scene is held back in about this many blocks: enough places, and each large enough to show context.
-_BLOCKS = 8
+_BLOCKS = 6
 _LARGEST_BLOCK = 1024  # pixels a side
 # Width of the margin that neither training nor validation uses, as a share of a block's side.
 _MARGIN = 0.25

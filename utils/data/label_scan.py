@@ -117,9 +117,9 @@ def _check_place(image: RasterInfo, label: RasterInfo) -> None:
         raise UserError(f"{label.path} is in {one}, its image {image.path} in {two}; warp the label to that")
     if image.transform is None or label.transform is None:
         return
-    to_image = ~image.transform * label.transform
-    corners = np.array([(x, y) for x in (0, label.width) for y in (0, label.height)])
-    shift = max(float(np.abs(np.subtract(to_image @ corner, corner)).max()) for corner in corners)
+    to_map, from_map = (np.reshape(info.transform, (3, 3)) for info in (label, image))
+    corners = np.array([(x, y, 1) for x in (0, label.width) for y in (0, label.height)]).T
+    shift = float(np.abs(np.linalg.solve(from_map, to_map @ corners) - corners).max())
     if shift > _MOST_SHIFT:
         raise UserError(
             f"{label.path} lies up to {shift:.4g} pixels beside its image {image.path} on the map "
