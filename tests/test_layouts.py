@@ -79,6 +79,18 @@ def test_names_with_words_for_their_role(tmp_path):
     assert any("1 of 3 training images are held back" in notice for notice in info.notices)
 
 
+def test_images_and_masks_in_one_folder(tmp_path):
+    colors = "name,r,g,b\nurban,0,255,255\nunknown,0,0,0\nwater,0,0,255\n"
+    (tmp_path / "class_dict.csv").write_text(colors)
+    for name in ("1", "2"):
+        images = tmp_path / "train"
+        pair(images / f"{name}_sat.jpg", images / f"{name}_mask.png", colors=[(0, 255, 255), (0, 0, 255)])
+    write_raster(tmp_path / "valid" / "7_sat.jpg", np.zeros((3, 16, 16), np.uint8))
+    info = scan_dataset(tmp_path)
+    assert sizes(info) == {"train": 1, "val": 1}
+    assert info.classes.names == ("urban", "unknown", "water") and info.classes.colors[0] == (0, 255, 255)
+
+
 def test_folders_that_do_not_match(tmp_path):
     pair(tmp_path / "images/a.png", tmp_path / "masks/b.png")
     with pytest.raises(

@@ -33,10 +33,13 @@ def step(*command: str | Path) -> None:
 
 def scene_of(dataset: Path, split: str) -> Path:
     """Return the large scene of a data set, or else the first image of a split."""
-    from utils.data.layouts import read_layout
+    from utils.data.layouts import Request, find_layout
 
     scene = dataset / "scene" / "scene.tif"
-    return scene if scene.is_file() else read_layout(dataset, (split,))[split][0].image
+    if scene.is_file():
+        return scene
+    splits = find_layout(Request(dataset)).splits
+    return splits.get(split, splits["train"])[0].image
 
 
 def main(argv: list[str] | None = None) -> None:

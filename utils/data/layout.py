@@ -130,7 +130,8 @@ def scan_dataset(
     _check_bands(images, bands)
     palette = read_palette(entries[0].label)
     if classes is None:
-        rules = parse_label_map(reading.label_map) if reading.label_map else ()
+        told = reading.label_map or (None if meaning else _class_table(root))
+        rules = parse_label_map(told) if told else ()
         classes, notices = build_classes(meaning, labels, num_classes, palette, rules)
     else:
         classes, notices = _mapped_onto(classes, reading.label_map, labels, palette), []
@@ -224,6 +225,12 @@ def _classes_file(root: Path, layout: Layout, label_dir: str | None) -> ClassesF
         around = [folder, *([folder.parent] if folder.name.lower() in IMAGE_FOLDERS else [])]
         path = next((found for place in around if (found := find_classes_file(place))), None)
     return read_classes_json(path) if path else None
+
+
+def _class_table(root: Path) -> str | None:
+    """Return the table of colours that some data sets bring along, name,r,g,b."""
+    path = root / "class_dict.csv"
+    return str(path) if path.is_file() else None
 
 
 def _mapped_onto(

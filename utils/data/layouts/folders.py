@@ -14,6 +14,7 @@ from utils.data.layouts.base import (
     pair_folders,
     subfolders,
 )
+from utils.data.layouts.beside import pairs_beside
 
 IMAGE_FOLDERS = ("images", "img_dir", "image", "imgs", "img", "JPEGImages", "image_dir", "rgb", "tiles", "x")
 LABEL_FOLDERS = (
@@ -32,7 +33,7 @@ def read_folders(request: Request) -> Layout | None:
     names = LABEL_FOLDERS if request.label_dir is None else (request.label_dir,)
     found = _find(request.root, names)
     if not found:
-        return None
+        return _mixed(request.root)
     splits: dict[str, list[Entry]] = {}
     notices: list[str] = []
     sources = {}
@@ -45,6 +46,15 @@ def read_folders(request: Request) -> Layout | None:
         for images, labels in found.values()
     ]
     return Layout("folders", f"folders {', '.join(pairs)}", splits, notices=tuple(notices), sources=sources)
+
+
+def _mixed(root: Path) -> Layout | None:
+    """Read SPLIT folders in which images and labels stand beside each other."""
+    folders = {split: first_folder(root, spellings) for split, spellings in SPLITS.items()}
+    splits = {split: pairs_beside(folder) for split, folder in folders.items() if folder}
+    splits = {split: entries for split, entries in splits.items() if entries}
+    title = f"images and labels beside each other in {', '.join(str(folders[split]) for split in splits)}"
+    return Layout("folders", title, splits) if "train" in splits else None
 
 
 def _find(root: Path, labels: tuple[str, ...]) -> dict[str, Pair]:

@@ -3,17 +3,12 @@
 from pathlib import Path
 
 from nets.errors import UserError
-from utils.data.layouts.base import (
-    LABEL_WORDS,
-    Entry,
-    Layout,
-    Request,
-    is_raster,
-    rasters_in,
-    role_free,
-)
+from utils.data.layouts.base import Entry, Layout, Request
+from utils.data.layouts.beside import pairs_beside
 from utils.data.layouts.folders import read_folders
-from utils.data.raster import label_info
+
+# Of fewer scenes than these none is held back whole.
+_FEW = 10
 
 
 def read_scene(request: Request) -> Layout | None:
@@ -22,7 +17,7 @@ def read_scene(request: Request) -> Layout | None:
         return _layout([_named(request.root)])
     if not request.root.is_dir():
         return None
-    entries = _beside(rasters_in(request.root))
+    entries = pairs_beside(request.root)
     if not entries:
         folders = read_folders(request)
         entries = folders.splits.get("train", []) if folders else []
@@ -32,7 +27,7 @@ def read_scene(request: Request) -> Layout | None:
 
 def _layout(entries: list[Entry]) -> Layout:
     pairs = ", ".join(f"{entry.image} with {entry.label.name}" for entry in entries[:3])
-    return Layout("scene", f"scene {pairs}", {"train": entries}, by_blocks=True)
+    return Layout("scene", f"scene {pairs}", {"train": entries}, by_blocks=len(entries) < _FEW)
 
 
 def _named(root: Path) -> Entry:
@@ -45,30 +40,3 @@ def _named(root: Path) -> Entry:
         if not path.is_file():
             raise UserError(f"--DATASET_PATH {root}: {path} does not exist; give scene.tif,label.tif")
     return Entry(files[0].stem, *files)
-
-
-def _beside(rasters: list[Path]) -> list[Entry]:
-    """Pair the rasters of a folder: by words for labels in their names, or the one of two with one band."""
-    labels = {path for path in rasters if _is_label_name(path)}
-    by_name = {role_free(path.stem): path for path in labels}
-    images = [path for path in rasters if path not in labels]
-    entries = [
-        Entry(path.stem, path, by_name[role_free(path.stem)])
-        for path in images
-        if role_free(path.stem) in by_name
-    ]
-    if entries:
-        return entries
-    if len(images) == len(labels) == 1:
-        return [Entry(images[0].stem, images[0], labels.pop())]
-    if len(rasters) == 2 and not labels and all(map(is_raster, rasters)):
-        single = [path for path in rasters if label_info(path).bands == 1]
-        if len(single) == 1:
-            image = next(path for path in rasters if path != single[0])
-            return [Entry(image.stem, image, single[0])]
-    return []
-
-
-def _is_label_name(path: Path) -> bool:
-    words = path.stem.lower().replace("-", "_").replace(".", "_").replace(" ", "_").split("_")
-    return any(word in LABEL_WORDS for word in words)
