@@ -32,8 +32,8 @@ FORMATS: dict[str, tuple[Reader, str]] = {
     "potsdam": (read_potsdam, "2_Ortho_RGB/, 5_Labels_all/"),
     "vaihingen": (read_vaihingen, "top/, gts_for_participants/"),
     "csv": (read_csv, "train.csv with the columns image and label"),
-    "folders": (read_folders, "images/train/ and masks/train/, or images/ and masks/"),
     "scene": (read_scene, "one scene and its label: scene.tif,label.tif, or a folder with both"),
+    "folders": (read_folders, "images/train/ and masks/train/, or images/ and masks/"),
 }
 
 

@@ -20,8 +20,8 @@ def read_scene(request: Request) -> Layout | None:
     entries = pairs_beside(request.root)
     if not entries:
         folders = read_folders(request)
-        entries = folders.splits.get("train", []) if folders else []
-        entries = entries if len(entries) == 1 else []
+        entries = folders.splits["train"] if folders and list(folders.splits) == ["train"] else []
+        entries = entries if len(entries) == 1 else []  # more are tiles
     return _layout(entries) if entries else None
 
 
