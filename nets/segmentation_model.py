@@ -3,7 +3,6 @@
 Or, where queries give masks: normalise -> backbone -> decoder -> classes and masks -> their sum per pixel.
 """
 
-import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nets.decoders.fcn import FCNHead
 from nets.layers.init import init_classifier, init_weights
+from nets.layers.precision import without_autocast
 from nets.layers.resize import resize
 
 # Queries whose masks are enlarged at once: the masks of all would take more memory than the rest.
@@ -117,13 +117,22 @@ class SegmentationModel(SegmentationNetwork):
         """Map (B, C, H, W) in data units to {"logits": (B, K, H, W)}; training may add the list "aux"."""
         size = images.shape[-2:]
         features = self.backbone(self.normalize(images))
-        logits = self.classifier(self.dropout(self.decoder(features)))  # (B, K, h, w)
-        outputs = {"logits": resize(logits, size, align_corners=self.align_corners)}
-        if self.training and len(self.aux_heads):
-            outputs["aux"] = [
-                resize(head(features), size, align_corners=head.align_corners) for head in self.aux_heads
-            ]
+        outputs = self.decode(features)
+        outputs["logits"] = resize(outputs["logits"], size, align_corners=self.align_corners)
+        if self.training:
+            aux = [resize(x, size, align_corners=self.align_corners) for x in outputs.pop("aux", [])]
+            aux += [resize(head(features), size, align_corners=head.align_corners) for head in self.aux_heads]
+            if aux:
+                outputs["aux"] = aux
         return outputs
+
+    def decode(self, features: list[Tensor]) -> dict[str, Tensor | list[Tensor]]:
+        """Map the (B, C_i, h_i, w_i) to {"logits": (B, K, h, w)}.
+
+        A family may add what its loss needs in training: "aux", a list of logits (B, K, h, w), or keys of its
+        own.
+        """
+        return {"logits": self.classifier(self.dropout(self.decoder(features)))}
 
 
 class ScoringModel(SegmentationNetwork):
@@ -153,10 +162,9 @@ def sum_of_masks(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int
     A pixel's sum for a class is that of class probability times mask probability, at most the number of
     queries. The masks are enlarged before they become probabilities, as Mask2Former's authors do.
     """
-    kind, dtype = mask_logits.device.type, torch.promote_types(mask_logits.dtype, torch.float32)
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    dtype = torch.promote_types(mask_logits.dtype, torch.float32)
     # Half precision would round the sums until classes are equal.
-    with torch.autocast(kind, enabled=False) if autocast else contextlib.nullcontext():
+    with without_autocast(mask_logits):
         classes = class_logits.to(dtype).softmax(dim=-1)[..., :-1]
         parts = (
             torch.einsum("bqk,bqhw->bkhw", chances, resize(masks.to(dtype), size).sigmoid())

@@ -10,7 +10,7 @@ from typing import Literal
 import timm
 from torch import Tensor, nn
 
-from nets.backbones.catalogue import create_backbone, find_backbone
+from nets.backbones.catalogue import can_dilate, create_backbone, find_backbone
 from nets.backbones.normed import NormedBackbone
 from nets.errors import UserError
 from nets.layers.conv import set_norm_eps
@@ -251,3 +251,22 @@ def create_pyramid(
             "as resnet50 or swin_t have"
         )
     return backbone
+
+
+def create_dilated_backbone(
+    name: str,
+    *,
+    bands: int,
+    stages: int | None = None,
+    output_stride: int | None = None,
+    options: dict | None = None,
+) -> nn.Module:
+    """Build a backbone as `create_configured_backbone` does, at output stride 8 where nothing else is said.
+
+    Backbones that cannot be dilated keep their own stride.
+    """
+    if output_stride is None and not options and can_dilate(name):
+        output_stride = 8
+    return create_configured_backbone(
+        name, bands=bands, stages=stages, output_stride=output_stride, options=options
+    )

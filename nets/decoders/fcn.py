@@ -13,6 +13,11 @@ from nets.layers.resize import resize
 AUX_INDEX = (-2,)
 
 
+def joined_channels(in_channels: Sequence[int], index: Sequence[int]) -> int:
+    """Return the channels of the map that `select_features` makes."""
+    return sum(in_channels[i] for i in index)
+
+
 def select_features(features: list[Tensor], index: Sequence[int], *, align_corners: bool) -> Tensor:
     """Map the (B, C_i, h_i, w_i) to the maps at `index`, resized to the first of them and concatenated."""
     if len(index) == 1:
@@ -32,6 +37,7 @@ class FCNDecoder(nn.Module):
         num_convs: number of convolutions; 0 passes the map on.
         kernel_size, dilation: of the convolutions.
         concat_input: join the result with the input by one more convolution.
+        context: module behind the first convolution, where the deepest features see the whole scene.
         align_corners: how several maps are resized.
         norm_eps: epsilon of the batch norms.
     """
@@ -46,16 +52,19 @@ class FCNDecoder(nn.Module):
         kernel_size: int = 3,
         dilation: int = 1,
         concat_input: bool = True,
+        context: nn.Module | None = None,
         align_corners: bool = False,
         norm_eps: float = 1e-5,
     ):
         super().__init__()
         self.index, self.align_corners = tuple(index), align_corners
-        width = sum(in_channels[i] for i in index)
+        width = joined_channels(in_channels, index)
         self.convs = nn.Sequential()
         for i in range(num_convs):
             before = width if i == 0 else channels
             self.convs.append(ConvNormAct(before, channels, kernel_size, dilation=dilation))
+            if i == 0 and context is not None:
+                self.convs.append(context)
         self.out_channels = channels if num_convs or concat_input else width
         after = channels if num_convs else width
         self.join = ConvNormAct(width + after, channels, kernel_size) if concat_input else None

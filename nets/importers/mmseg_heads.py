@@ -46,6 +46,21 @@ def single_index(head: dict, options: dict) -> int:
     return options["in_index"]
 
 
+def map_indices(head: dict, options: dict) -> tuple[int, ...]:
+    """Return the maps that a head uses; several are resized to the first of them and concatenated.
+
+    Raises:
+        UserError: the head treats them otherwise.
+    """
+    if options["input_transform"] not in (None, "resize_concat"):
+        raise UserError(
+            f"{type_of(head)} has input_transform={options['input_transform']!r}; "
+            "None or 'resize_concat' is needed"
+        )
+    index = options["in_index"]
+    return (index,) if isinstance(index, int) else tuple(index)
+
+
 def dropout_rate(options: dict) -> float:
     """Return the rate of a head's dropout; old configurations say -1 where there is none."""
     return max(0.0, float(options["dropout_ratio"]))
@@ -64,13 +79,8 @@ def shared_options(head: dict, options: dict) -> dict:
 def fcn_head(head: dict) -> dict:
     """Return the arguments of our `FCNHead` that make an OpenMMLab FCNHead."""
     o = take_head(head, {"num_convs": 2, "kernel_size": 3, "concat_input": True, "dilation": 1})
-    if o["input_transform"] not in (None, "resize_concat"):
-        raise UserError(
-            f"FCNHead has input_transform={o['input_transform']!r}; None or 'resize_concat' is needed"
-        )
-    index = o["in_index"]
     return shared_options(head, o) | {
-        "index": (index,) if isinstance(index, int) else tuple(index),
+        "index": map_indices(head, o),
         "num_convs": o["num_convs"],
         "kernel_size": o["kernel_size"],
         "dilation": o["dilation"],

@@ -43,7 +43,7 @@ class ConvNormAct(nn.Sequential):
 class SeparableConv(nn.Sequential):
     """Depthwise then pointwise convolution, each with batch norm and ReLU (Chollet, Xception, CVPR 2017).
 
-    `norm_between=False` leaves norm and ReLU between the two out.
+    `norm_between=False` leaves norm and ReLU between the two out, `act_between=False` the ReLU alone.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class SeparableConv(nn.Sequential):
         *,
         dilation: int = 1,
         norm_between: bool = True,
+        act_between: bool = True,
     ):
         super().__init__()
         self.depthwise = ConvNormAct(
@@ -63,7 +64,7 @@ class SeparableConv(nn.Sequential):
             dilation=dilation,
             groups=in_channels,
             norm=norm_between,
-            act=norm_between,
+            act=norm_between and act_between,
             bias=False,
         )
         self.pointwise = ConvNormAct(in_channels, out_channels, 1)
@@ -72,5 +73,5 @@ class SeparableConv(nn.Sequential):
 def set_norm_eps(module: nn.Module, eps: float) -> None:
     """Set the epsilon of every batch norm in a module."""
     for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
             layer.eps = eps

@@ -15,7 +15,9 @@ def init_weights(module: nn.Module) -> None:
     as the vision transformers do it. Norm layers keep PyTorch's ones and zeros.
     """
     for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        if getattr(layer, "starts_at_zero", False):
+            nn.init.zeros_(layer.weight)
+        elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             fan_out = math.prod(layer.kernel_size) * layer.out_channels // layer.groups
             nn.init.normal_(layer.weight, 0.0, math.sqrt(2.0 / fan_out))
         elif isinstance(layer, nn.Linear):
@@ -24,6 +26,13 @@ def init_weights(module: nn.Module) -> None:
             continue
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def start_at_zero(layer: nn.Module) -> nn.Module:
+    """Return the layer, marked as the last of a residual branch: its weight starts at zero."""
+    layer.starts_at_zero = True
+    nn.init.zeros_(layer.weight)
+    return layer
 
 
 def init_classifier(classifier: nn.Conv2d) -> None:

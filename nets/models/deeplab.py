@@ -21,6 +21,7 @@ from nets.decoders.aspp import ASPP, V3Decoder
 from nets.decoders.fcn import count_stages, create_aux_heads
 from nets.layers.conv import ConvNormAct, SeparableConv, set_norm_eps
 from nets.layers.resize import resize
+from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
 
@@ -171,17 +172,5 @@ def deeplab(
 RECIPE = {
     "plain": {"optimizer": "adam", "lr": 1e-3},
     # MMSegmentation configs/deeplabv3plus: ADE20K, total batch 16.
-    "paper": {
-        "optimizer": "sgd",
-        "lr": 0.01,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-        "scheduler": "poly",
-        "poly_power": 0.9,
-        "min_lr": 1e-4,
-        "batch_size": 16,
-        "loss": "ce",
-        "aux_weight": 0.4,
-        "model_options": {"aux": True, "dropout": 0.1},
-    },
+    "paper": SGD_POLY | WITH_AUX,
 }

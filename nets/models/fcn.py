@@ -26,12 +26,13 @@ authors' network of that name scales pool4 and pool3, made for VGG16 on values u
 import inspect
 from typing import Literal
 
-from nets.backbones.catalogue import can_dilate, find_backbone
-from nets.backbones.configured import create_configured_backbone
+from nets.backbones.catalogue import find_backbone
+from nets.backbones.configured import create_dilated_backbone
 from nets.backbones.convolutional_vgg import CLASSIFIER_CHANNELS, ConvolutionalVGG
 from nets.decoders.fcn import FCNDecoder, count_stages, create_aux_heads
 from nets.decoders.skip_scores import SkipScores
 from nets.errors import UserError
+from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import plain, register_model
 from nets.segmentation_model import ScoringModel, SegmentationModel
 
@@ -110,9 +111,7 @@ def fcn(
         return network
     _refuse(version, {"at_once": at_once}, "8s or 16s")
     backbone = "resnet50" if plain(backbone) == "auto" else backbone
-    if output_stride is None and not backbone_options:
-        output_stride = 8 if can_dilate(backbone) else None
-    encoder = create_configured_backbone(
+    encoder = create_dilated_backbone(
         backbone,
         bands=bands,
         stages=count_stages(in_index, aux=aux, aux_heads=aux_heads),
@@ -200,19 +199,7 @@ RECIPE = {
     "plain": {"optimizer": "adam", "lr": 1e-3},
     "plain_where": [({"version": version}, SKIP_PLAIN) for version in SCORED],
     # MMSegmentation configs/fcn: ADE20K, total batch 16.
-    "paper": {
-        "optimizer": "sgd",
-        "lr": 0.01,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-        "scheduler": "poly",
-        "poly_power": 0.9,
-        "min_lr": 1e-4,
-        "batch_size": 16,
-        "loss": "ce",
-        "aux_weight": 0.4,
-        "model_options": {"aux": True, "dropout": 0.1},
-    },
+    "paper": SGD_POLY | WITH_AUX,
     # The paper, section 4.3: PASCAL VOC, 20 images, a fixed rate, from ImageNet's weights. The 1e-10 of the
     # net definitions is for a sum over one image's pixels and momentum 0.99; for a mean and momentum 0.9 it
     # is about the same: 1e-10 * 500 * 375 * (1 - 0.9) / (1 - 0.99) = 1.9e-4.

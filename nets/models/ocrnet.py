@@ -13,13 +13,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nets.backbones.catalogue import can_dilate
-from nets.backbones.configured import create_configured_backbone
+from nets.backbones.configured import create_dilated_backbone
 from nets.backbones.hrnet import HRNET_SIZES, HRNet
-from nets.decoders.fcn import FCNHead, select_features
+from nets.decoders.fcn import FCNHead, joined_channels, select_features
+from nets.layers.pixel_attention import attend
 from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.init import init_classifier, init_weights
 from nets.layers.resize import resize
+from nets.recipes import SGD_POLY
 from nets.registry import plain, register_model
 from nets.segmentation_model import SegmentationNetwork
 
@@ -49,11 +50,8 @@ class ObjectContext(nn.Module):
 
     def forward(self, pixels: Tensor, regions: Tensor) -> Tensor:
         """Map (B, D, h, w) and (B, D, K, 1) to (B, D, h, w)."""
-        query = self.query(pixels).flatten(2).transpose(1, 2)  # (B, h w, D')
-        key = self.key(regions).flatten(2)  # (B, D', K)
-        value = self.value(regions).flatten(2).transpose(1, 2)  # (B, K, D')
-        context = (self.scale * query @ key).softmax(dim=-1) @ value  # (B, h w, D')
-        context = context.transpose(1, 2).unflatten(2, pixels.shape[-2:])
+        query, key, value = self.query(pixels), self.key(regions), self.value(regions)
+        context = attend(query, key, value, scale=self.scale)  # (B, D', h, w)
         return self.join(torch.cat([self.project(context), pixels], dim=1))
 
 
@@ -90,7 +88,7 @@ class OCRNet(SegmentationNetwork):
         super().__init__(bands, num_classes)
         self.backbone, self.coarse_head = backbone, coarse_head
         self.index, self.align_corners = index, align_corners
-        self.describe = ConvNormAct(sum(backbone.channels[i] for i in index), channels, 3)
+        self.describe = ConvNormAct(joined_channels(backbone.channels, index), channels, 3)
         self.context = ObjectContext(channels, key_channels)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
@@ -154,9 +152,7 @@ def ocrnet(
         every = tuple(range(len(encoder.channels)))
         index, coarse = every, {"index": every, "kernel_size": 1, "channels": sum(encoder.channels)}
     else:
-        if output_stride is None and not backbone_options and can_dilate(backbone):
-            output_stride = 8
-        encoder = create_configured_backbone(
+        encoder = create_dilated_backbone(
             backbone, bands=bands, stages=2, output_stride=output_stride, options=backbone_options
         )
         index, coarse = (-1,), {"index": (-2,), "channels": 512}
@@ -181,19 +177,7 @@ RECIPE = {
     "plain": {"optimizer": "adam", "lr": 1e-3, "aux_weight": 0.4},
     # MMSegmentation configs/ocrnet, batch 16: HRNet on ADE20K 160k iterations, ResNet-101 on Cityscapes.
     # The auxiliary output is the coarse prediction.
-    "paper": {
-        "optimizer": "sgd",
-        "lr": 0.01,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-        "scheduler": "poly",
-        "poly_power": 0.9,
-        "min_lr": 1e-4,
-        "batch_size": 16,
-        "loss": "ce",
-        "aux_weight": 0.4,
-        "model_options": {"dropout": 0.0},
-    },
+    "paper": SGD_POLY | {"aux_weight": 0.4, "model_options": {"dropout": 0.0}},
     "paper_where": [
         ({"backbone": "resnet"}, {"lr": 0.02, "min_lr": 2e-4, "model_options": {"dropout": 0.1}}),
     ],

@@ -9,10 +9,10 @@ projects each grid to the decoder's width (`pool_channels`), which is the same o
 
 from typing import Literal
 
-from nets.backbones.catalogue import can_dilate
-from nets.backbones.configured import create_configured_backbone
+from nets.backbones.configured import create_dilated_backbone
 from nets.decoders.fcn import count_stages, create_aux_heads
 from nets.decoders.pyramid_pooling import PSPDecoder
+from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
 
@@ -39,9 +39,7 @@ def pspnet(
     backbone_options: dict | None = None,
 ) -> SegmentationModel:
     """PSPNet on any backbone; output stride 8 where the backbone can be dilated, else its own."""
-    if output_stride is None and not backbone_options:
-        output_stride = 8 if can_dilate(backbone) else None
-    encoder = create_configured_backbone(
+    encoder = create_dilated_backbone(
         backbone,
         bands=bands,
         stages=count_stages((in_index,), aux=aux, aux_heads=aux_heads),
@@ -74,17 +72,5 @@ def pspnet(
 RECIPE = {
     "plain": {"optimizer": "adam", "lr": 1e-3},
     # MMSegmentation configs/pspnet: ADE20K, total batch 16.
-    "paper": {
-        "optimizer": "sgd",
-        "lr": 0.01,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-        "scheduler": "poly",
-        "poly_power": 0.9,
-        "min_lr": 1e-4,
-        "batch_size": 16,
-        "loss": "ce",
-        "aux_weight": 0.4,
-        "model_options": {"aux": True, "dropout": 0.1},
-    },
+    "paper": SGD_POLY | WITH_AUX,
 }

@@ -9,7 +9,6 @@ float32 on the CPU with seed 0), where the authors draw a new one in every call,
 neither on chance nor on the batch; the factorisation runs in float32 at least, as bfloat16 sums stall.
 """
 
-import contextlib
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from nets.backbones.mscan import MSCAN
 from nets.layers.conv import set_norm_eps
+from nets.layers.precision import full_precision
 from nets.layers.resize import resize
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
@@ -52,9 +52,7 @@ class NMF(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map non-negative (B, C, h, w) to its approximation of rank R, of the same shape."""
-        # The meta device, where sizes are checked, has no autocast.
-        with contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        with full_precision(x) as wide:
             return self._approximate(wide).to(x.dtype)
 
     def _approximate(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from nets.decoders.fcn import create_aux_heads
 from nets.decoders.pyramid_pooling import PSPDecoder
 from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.resize import resize
+from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
 
@@ -146,19 +147,7 @@ VIT = {
 RECIPE = {
     "plain": {"optimizer": "adam", "lr": 3e-4, "warmup_fraction": 0.05},
     # MMSegmentation configs/upernet: ADE20K, ResNet, total batch 16.
-    "paper": {
-        "optimizer": "sgd",
-        "lr": 0.01,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-        "scheduler": "poly",
-        "poly_power": 0.9,
-        "min_lr": 1e-4,
-        "batch_size": 16,
-        "loss": "ce",
-        "aux_weight": 0.4,
-        "model_options": {"aux": True, "dropout": 0.1},
-    },
+    "paper": SGD_POLY | WITH_AUX,
     "paper_where": [
         (
             {"backbone": "swin_"},
