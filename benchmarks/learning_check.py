@@ -46,17 +46,18 @@ from utils.training.setup import build_network, seed_everything  # noqa: E402
 TABLE = RESULTS / "learning_check.csv"
 # What makes the smallest variant, where it is not the family's default.
 SMALLEST = {
-    "deeplab": ["--BACKBONE_TYPE", "resnet18"],
-    "fcn": ["--BACKBONE_TYPE", "resnet18"],
+    **{
+        family: ["--BACKBONE_TYPE", "resnet18"]
+        for family in (
+            "ann", "apcnet", "ccnet", "danet", "deeplab", "dmnet", "dnlnet", "emanet", "encnet", "fastfcn",
+            "fcn", "gcnet", "isanet", "mask2former", "nonlocal_net", "psanet", "pspnet", "refinenet", "unet",
+            "upernet",
+        )
+    },
     "hrnet": ["--BACKBONE_TYPE", "w18s"],
-    "mask2former": ["--BACKBONE_TYPE", "resnet18"],
     "ocrnet": ["--BACKBONE_TYPE", "w18s"],
-    "pspnet": ["--BACKBONE_TYPE", "resnet18"],
-    "refinenet": ["--BACKBONE_TYPE", "resnet18"],
     "setr": ["--BACKBONE_TYPE", "base", "--MODEL_OPTIONS", "decoder=naive"],
-    "unet": ["--BACKBONE_TYPE", "resnet18"],
-    "upernet": ["--BACKBONE_TYPE", "resnet18"],
-}
+}  # fmt: skip
 SHARE = 0.9
 BATCH = 4
 MANY, FEW, LONGEST = 16, 4, 20 * 60  # images, images of slow families, seconds

@@ -12,8 +12,10 @@ from utils.options import train_options
 from utils.training.setup import build_network
 
 STRIDES = {
-    "deeplab": 4, "enet": 1, "fcn": 8, "hrnet": 4, "mask2former": 4, "ocrnet": 4, "pspnet": 8,
-    "refinenet": 4, "segformer": 4, "segnet": 1, "segnext": 8, "setr": 16, "unet": 1, "upernet": 4,
+    "ann": 8, "apcnet": 8, "ccnet": 8, "danet": 8, "deeplab": 4, "dmnet": 8, "dnlnet": 8, "emanet": 8,
+    "encnet": 8, "enet": 1, "fastfcn": 8, "fcn": 8, "gcnet": 8, "hrnet": 4, "isanet": 8, "mask2former": 4,
+    "nonlocal_net": 8, "ocrnet": 4, "psanet": 8, "pspnet": 8, "refinenet": 4, "segformer": 4, "segnet": 1,
+    "segnext": 8, "setr": 16, "unet": 1, "upernet": 4,
 }  # fmt: skip
 
 

@@ -79,6 +79,14 @@ TABLE = {
     "setr --BACKBONE_TYPE base --MODEL_OPTIONS decoder=naive": {**SETR, "aux": [0.4] * 3},
     "setr --BACKBONE_TYPE large --MODEL_OPTIONS decoder=pup": {**SETR, "aux": [0.4] * 3},
     "setr --BACKBONE_TYPE base --MODEL_OPTIONS decoder=mla": {**SETR, "aux": [0.4] * 4},
+    **{
+        f"{family} --BACKBONE_TYPE resnet18": CNN
+        for family in (
+            "ann", "apcnet", "ccnet", "dmnet", "dnlnet", "emanet", "encnet", "fastfcn", "gcnet", "isanet",
+            "nonlocal_net", "psanet",
+        )
+    },
+    "danet --BACKBONE_TYPE resnet18": {**CNN, "aux": [1.0, 1.0]},
     "mask2former --BACKBONE_TYPE resnet50": {**MASK, "frozen_norm": True},
     "mask2former --BACKBONE_TYPE swin_t": {**MASK, "drop_path": 0.3},
 }  # fmt: skip
@@ -171,6 +179,7 @@ def test_every_parameter_gets_its_rate_and_its_decay(row):
         if isinstance(module, nn.BatchNorm2d) and wanted.get("frozen_norm")
         for own in ("weight", "bias")
     }
+    frozen |= {name for name in expected if name.startswith("decoder.middle.")}  # EMANet's never learns
     assert set(run.rates) == set(expected) - frozen
     for name, (lr, decay) in run.rates.items():
         assert lr == pytest.approx(expected[name][0]), name

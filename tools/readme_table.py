@@ -28,14 +28,22 @@ def rows(readme: str) -> list[str]:
         builder = get_builder(family)
         doc = inspect.getmodule(builder).__doc__
         idea = doc.splitlines()[0].split(": ", 1)[-1].rstrip(".")
-        link = re.search(r"https://arxiv\.org/abs/[\d.]+\d", doc).group(0)
+        label, link = paper(doc)
         backbone = inspect.signature(builder).parameters["backbone"]
         allowed = describe_option(backbone)
         any_other = [f"{ANY[readme]} `{backbone.default}`"] if allowed.text else []
         sizes = ", ".join([*allowed.choices, *any_other])
         options = ", ".join(_option(parameter) for parameter in list_options(builder).values())
-        lines.append(f"| `{family}` | {idea} | {sizes} | {options} | [{link.rsplit('/', 1)[-1]}]({link}) |")
+        lines.append(f"| `{family}` | {idea} | {sizes} | {options} | [{label}]({link}) |")
     return lines
+
+
+def paper(doc: str) -> tuple[str, str]:
+    """Return number or conference, and link, of the first paper in the text of a family's file."""
+    preprint = re.search(r"https://arxiv\.org/abs/([\d.]+\d)", doc)
+    if preprint:
+        return preprint.group(1), preprint.group(0)
+    return re.search(r"[A-Z]{4} \d{4}", doc).group(0), re.search(r"https://\S+", doc).group(0)
 
 
 def _option(parameter: inspect.Parameter) -> str:

@@ -5,6 +5,7 @@ translator is a file `nets/importers/mmseg_FAMILY.py` with
 
     HEADS = ("FCNHead",)          # types of decode heads it translates
     BACKBONES = ("HRNet",)        # optional: only with these backbones; goes before translators without it
+    NECKS = ("JPU",)              # optional: only with these necks, likewise
     def translate(model, keys): ...
 
 where `model` is the configuration's model section and `keys` are the checkpoint's tensor names. It returns
@@ -200,7 +201,7 @@ def _plain_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _translator(model: dict) -> Callable:
     head = type_of(last_head(model))
-    backbone = type_of(model.get("backbone") or {})
+    backbone, neck = (type_of(model.get(part) or {}) for part in ("backbone", "neck"))
     general = None
     known: set[str] = set()
     for found in pkgutil.iter_modules([str(Path(__file__).parent)]):
@@ -211,10 +212,10 @@ def _translator(model: dict) -> Callable:
         known.update(heads)
         if head not in heads:
             continue
-        backbones = getattr(module, "BACKBONES", None)
-        if backbones is None:
+        backbones, necks = (getattr(module, limits, None) for limits in ("BACKBONES", "NECKS"))
+        if backbones is None and necks is None:
             general = module.translate
-        elif backbone in backbones:
+        elif backbone in (backbones or (backbone,)) and neck in (necks or (neck,)):
             return module.translate
     if general is None:
         raise UserError(

@@ -4,9 +4,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from nets.layers.pixel_attention import attend
 from nets.layers.conv import ConvNormAct
 from nets.layers.init import start_at_zero
+from nets.layers.pixel_attention import attend
 
 Mode = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 

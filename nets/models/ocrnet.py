@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from nets.backbones.configured import create_dilated_backbone
 from nets.backbones.hrnet import HRNET_SIZES, HRNet
 from nets.decoders.fcn import FCNHead, joined_channels, select_features
-from nets.layers.pixel_attention import attend
 from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.init import init_classifier, init_weights
+from nets.layers.pixel_attention import attend
 from nets.layers.resize import resize
 from nets.recipes import SGD_POLY
 from nets.registry import plain, register_model
