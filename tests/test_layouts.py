@@ -14,7 +14,7 @@ from utils.data.labels import unpack_color
 from utils.data.layout import Reading
 from utils.data.layout import scan_dataset as scan
 from utils.data.layouts import FORMATS
-from utils.flags import FORMATS as FLAG_FORMATS
+from utils.dataset_flags import FORMATS as FLAG_FORMATS
 
 RNG = np.random.default_rng(3)
 

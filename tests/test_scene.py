@@ -11,9 +11,11 @@ from nets.errors import UserError
 from tests.helpers import shared_data
 from tests.tiny_dataset import write_list, write_raster
 from utils.data import samples as samples_module
+from utils.data.augment_level import NOTHING, Level
 from utils.data.dataset import Key, SegmentationDataset
 from utils.data.layout import Reading
 from utils.data.layout import scan_dataset as scan
+from utils.data.rare_classes import RareClassSampling
 from utils.data.raster import Window
 from utils.data.samples import evaluation_samples, free_region, intersection, training_samples
 from utils.data.statistics import measure_bands
@@ -86,7 +88,9 @@ def test_training_windows_never_touch_what_is_held_back(scene, scale):
     labelled = sum(cell.height * cell.width for cell in info.splits["train"][0].cells)
     assert len(windows) == round(labelled / 64**2)
     assert sum(len(sample.cells) for sample in windows) == len(info.splits["train"][0].cells)
-    dataset = SegmentationDataset(windows, info.classes, Augmentation((64, 64), scale, "none", probability=0))
+    dataset = SegmentationDataset(
+        windows, info.classes, Augmentation((64, 64), Level("x", scale=scale), "none")
+    )
     seen = np.zeros(SIZE, dtype=bool)
     for epoch in range(2):
         for index in range(len(windows)):
@@ -103,6 +107,23 @@ def test_training_windows_never_touch_what_is_held_back(scene, scale):
         assert seen[whole.allowed(whole.part)].mean() > 0.6
 
 
+def test_crops_around_rare_classes_avoid_it_too(scene):
+    label = np.zeros(SIZE, np.uint8)
+    label[::40, ::40] = 1
+    write_raster(scene / "scene_label.tif", label, **SCENE)
+    info = scan_dataset(scene)
+    (whole,) = info.splits["train"]
+    allowed = whole.allowed(whole.part)
+    assert dict(whole.class_counts)[1] == label[allowed].sum() < label.sum()
+    rare = RareClassSampling([whole], info.classes, 1e-4)
+    windows = training_samples([whole], (64, 64))
+    dataset = SegmentationDataset(windows, info.classes, Augmentation((64, 64), NOTHING, "none"), 0, rare)
+    for index in range(60):
+        item = dataset[Key(0, index, index)]
+        rows, columns = item["image"][:, item["valid"]]
+        assert (item["mask"] == 1).any() and allowed[rows, columns].all()
+
+
 def test_one_per_cent_of_labels_is_enough(scene):
     label = np.full(SIZE, 255, np.uint8)
     for top, left in ((100, 50), (400, 300), (500, 700), (30, 600)):
@@ -112,7 +133,7 @@ def test_one_per_cent_of_labels_is_enough(scene):
     info = scan_dataset(scene)
     assert info.label_counts["val"].sum() > 0 and info.label_counts["train"].sum() > 0
     windows = training_samples(info.splits["train"], (64, 64))
-    dataset = SegmentationDataset(windows, info.classes, Augmentation((64, 64), (1, 1), "none"))
+    dataset = SegmentationDataset(windows, info.classes, Augmentation((64, 64), NOTHING, "none"))
     shares = [(dataset[Key(0, i, i % len(windows))]["mask"] >= 0).mean() for i in range(40)]
     # drawn anywhere in the scene, a window would hold one per cent on average
     assert np.mean(shares) > 0.1 and np.mean([share > 0 for share in shares]) > 0.8

@@ -134,13 +134,8 @@ def make_plan(
     check_training_step(network, options.BATCH_SIZE // len(devices), crop)
     backbone = network.blueprint["options"].get("backbone")
     folder = folder or new_run(options.RUN_NAME, f"{family}_{backbone}" if backbone else family)
-    say(
-        f"found: {data.found}",
-        *data.notices,
-        *training_level(options, data)[1],
-        *announce.labels_table(data),
-        "",
-    )
+    say(f"found: {data.found}", *data.notices, *training_level(options, data)[1])
+    say("", *announce.labels_table(data), "")
     if tiles < options.BATCH_SIZE:
         fewer = f"fewer than --BATCH_SIZE {options.BATCH_SIZE}"
         say(f"{tiles} training tiles are {fewer}: they fill it repeatedly", "")
