@@ -8,7 +8,7 @@ import pytest
 from nets.errors import UserError
 from tests.helpers import augmented
 from utils.data.augment_level import Level
-from utils.data.geometry import resize_image, resize_mask
+from utils.data.geometry import resize_image, resize_mask, warp_mask
 from utils.data.labels import IGNORE
 from utils.data.raster import Window
 from utils.data.transforms import Augmentation
@@ -113,6 +113,15 @@ def test_rotation_turns_by_angles_of_both_signs_up_to_the_largest():
         Augmentation((32, 32), Level(rotate=30)).plan(np.random.default_rng(s), 99, 99) for s in range(99)
     ]
     assert 30 < sum(plan.rotation is not None for plan in half) < 70
+
+
+def test_nothing_outside_of_the_image_has_a_class():
+    mask = np.full((20, 24), 3, np.int16)
+    plan = Augmentation((40, 48), Level(rotate=45, chance=1), flip="none").plan(
+        np.random.default_rng(0), 20, 24
+    )
+    warped = warp_mask(plan, mask)
+    assert 0.15 < (warped == 3).mean() < 0.3 and set(np.unique(warped)) == {IGNORE, 3}
 
 
 def test_windows_reach_every_corner():
