@@ -80,8 +80,9 @@ class SceneResults:
 
     @property
     def done(self) -> bool:
-        """Whether an earlier part of this run has finished the scene."""
-        return self.progress.done
+        """Whether an earlier part of this run has finished the scene, and the result is still there."""
+        first = self.writers[0]
+        return self.progress.done and (first.png or first.path).exists()
 
     @property
     def rows(self) -> int:
