@@ -9,7 +9,8 @@ import pytest
 from nets.errors import UserError
 from tests.helpers import ROOT
 from utils import options
-from utils.flags import DATA, EVALUATION, HARDWARE, NETWORK, PREDICTION, RUN, SCENES, TRAINING, WINDOWS
+from utils.flags import DATA, HARDWARE, NETWORK, RUN, TRAINING
+from utils.inference_flags import EVALUATION, PREDICTION, SCENES, WINDOWS
 
 PROGRAMS = ["train.py", "evaluate.py", "predict_small.py", "predict_large.py", "Structure.py"]
 # The users' own names: a flag that goes or changes its name breaks their scripts.

@@ -5,8 +5,8 @@ A default of None means that something better informed decides: the data (`--BAN
 """
 
 from utils.data.augment_level import DEFAULT, KEYS, LEVELS
-from utils.dataset_flags import EVALUATED_SET, TRAINING_SET
-from utils.flag_types import Flag, augment, augmentations, number, parallel_mode, scores, size_pair
+from utils.dataset_flags import TRAINING_SET
+from utils.flag_types import Flag, augment, number, parallel_mode, size_pair
 
 HARDWARE = (
     "hardware and loading (the same in every program that runs a network)",
@@ -201,87 +201,6 @@ RUN = (
         ),
         Flag("MODEL_SAVE_EPOCHS", 10, "keep the weights of every N-th epoch", number(int, 1)),
         Flag("KEEP", 0, "keep only the newest N of those files; 0 keeps all", number(int, 0)),
-    ),
-)
-
-EVALUATION = (
-    "evaluation",
-    (
-        WEIGHTS,
-        *EVALUATED_SET,
-        Flag("OUTPUT", None, "folder of tables and pictures; default: evaluation_SPLIT beside the weights"),
-        Flag("WORST", 8, "pictures of this many worst images", number(int, 0)),
-    ),
-)
-
-TTA = Flag(
-    "TTA",
-    None,
-    "predict changed copies too and take the mean: flip (mirrored), rot (quarter turns), factors of size, "
-    'as in "flip,rot,0.75,1.25"; every combination is one more pass',
-    augmentations,
-    metavar="LIST",
-)
-
-PREDICTION = (
-    "prediction",
-    (
-        WEIGHTS,
-        Flag(
-            "INPUT",
-            "test_sample/",
-            "image, folder, pattern in quotes, text file with a path per line, VRT, or virtual path of GDAL "
-            "as /vsicurl/https://...",
-        ),
-        Flag("OUTPUT", "output/", "folder for maps and overlays"),
-        Flag(
-            "SCORES",
-            None,
-            "also write scores: probabilities (of each class), confidence (the largest), entropy (0 sure to "
-            "1 undecided); the type follows a colon: float32, float16 or uint8 (x 254), as in "
-            '"probabilities:uint8,entropy"; alone: probabilities:float32',
-            scores,
-            bare=(("probabilities", "float32"),),
-            metavar="KIND[:TYPE],...",
-        ),
-        TTA,
-    ),
-)
-
-WINDOWS = (
-    "windows",
-    (
-        Flag("WINDOW", None, "side of a window in pixels; default: the training crop", number(int, 32)),
-        Flag("OVERLAP", 0.5, "part of a window shared with its neighbour", number(float, 0, 0.9)),
-        Flag(
-            "BLEND",
-            "gaussian",
-            "weights of overlapping windows: gaussian and cosine fade to the border, flat is the plain mean, "
-            "none takes the window whose middle is nearest",
-            choices=("gaussian", "cosine", "flat", "none"),
-        ),
-    ),
-)
-
-SCENES = (
-    "scenes",
-    (
-        Flag(
-            "FORMAT",
-            "tif",
-            "kind of maps: tif (tiled GeoTIFF), cog (cloud-optimised, with overviews) or png (palette PNG "
-            "of images without coordinates; the others stay tif)",
-            choices=("tif", "cog", "png"),
-        ),
-        Flag(
-            "VECTOR",
-            None,
-            "also write the areas of the classes as polygons: gpkg (GeoPackage) or geojson (in longitude and "
-            "latitude)",
-            choices=("gpkg", "geojson"),
-            bare="gpkg",
-        ),
-        Flag("RESUME", False, "go on with interrupted scenes and leave out finished ones of that run", None),
     ),
 )
 

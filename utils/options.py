@@ -5,18 +5,8 @@ import difflib
 import sys
 
 from nets.errors import UserError
-from utils.flags import (
-    DATA,
-    EVALUATION,
-    HARDWARE,
-    NETWORK,
-    PREDICTION,
-    RUN,
-    SCENES,
-    STRUCTURE,
-    TRAINING,
-    WINDOWS,
-)
+from utils.flags import DATA, HARDWARE, NETWORK, RUN, STRUCTURE, TRAINING
+from utils.inference_flags import EVALUATION, PREDICTION, SCENES, WINDOWS
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,7 +60,8 @@ def train_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 def evaluate_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the flags of evaluate.py."""
-    return need_weights(parse("Measure a trained network on a labelled split.", (EVALUATION, HARDWARE), argv))
+    options = parse("Measure a trained network on a labelled split.", (EVALUATION, HARDWARE), argv)
+    return options if options.PREDICTIONS else need_weights(options)
 
 
 def predict_small_options(argv: list[str] | None = None) -> argparse.Namespace:

@@ -37,6 +37,9 @@ def evaluate_network(
     device: torch.device,
     criterion: Criterion | None = None,
     progress: Callable[[Iterable], Iterable] | None = None,
+    *,
+    classify: Callable[[Tensor], Tensor] | None = None,
+    each: Callable[[dict, Tensor, Tensor], object] | None = None,
 ) -> tuple[ConfusionMatrix, dict[str, float] | None, list[Metrics]]:
     """Compare the network's predictions with the masks of all batches.
 
@@ -47,6 +50,9 @@ def evaluate_network(
         criterion: (outputs, masks) -> (total, main) loss, in eval mode if it is a module; None measures no
             loss.
         progress: wraps the loader, e.g. `functools.partial(tqdm, desc="val")`.
+        classify: images (B, C, H, W) -> class ids (B, H, W), where these are not the largest logits; without
+            a criterion only.
+        each: called with every batch, its class ids and its masks, (B, H, W).
 
     Returns:
         The confusion matrix of all pixels; the losses {"total", "main"} averaged over the valid pixels (NaN
@@ -59,9 +65,16 @@ def evaluate_network(
     with torch.inference_mode(), eval_mode(network, criterion):
         for batch in batches:
             images, masks = to_device(batch, device)
-            images, masks = pad_batch(images, masks, network)
-            outputs = network(images)
-            counts = confusion.update(outputs["logits"].argmax(1), masks)
+            height, width = masks.shape[-2:]
+            if classify:
+                predictions = classify(images).to(masks.device)
+            else:
+                images, masks = pad_batch(images, masks, network)
+                outputs = network(images)
+                predictions = outputs["logits"].argmax(1)
+            counts = confusion.update(predictions, masks)
+            if each:
+                each(batch, predictions[:, :height, :width], masks[:, :height, :width])
             scores += [compute_metrics(matrix) for matrix in counts.cpu()]
             valid = int(counts.sum())
             if criterion and valid:  # the mean over no pixel is NaN and would spoil the sum

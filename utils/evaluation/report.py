@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from utils.evaluation.boundary import BoundaryIoU
 from utils.evaluation.metrics import PER_CLASS, Metrics
 from utils.files import replacing
 
@@ -39,7 +40,7 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(row).rstrip() for row in rows]
 
 
-def table(metrics: Metrics, class_names: Sequence[str]) -> str:
+def table(metrics: Metrics, class_names: Sequence[str], boundary: BoundaryIoU | None = None) -> str:
     """Return the scores per class as an aligned table, then each overall score on its own line.
 
     The lines of the overall scores are `name value` with four decimals, e.g. `mIoU 0.4321`, so that a
@@ -56,20 +57,28 @@ def table(metrics: Metrics, class_names: Sequence[str]) -> str:
         names = ", ".join(class_names[index] for index in metrics.absent)
         lines += ["", f"neither in truth nor in prediction, left out of the means: {names}"]
     lines += ["", *(f"{name} {value:.4f}" for name, value in metrics.overall().items())]
+    if boundary:
+        lines.append(f"BoundaryIoU {boundary.compute()[0]:.4f}")
     return "\n".join(lines)
 
 
-def write_metrics(metrics: Metrics, class_names: Sequence[str], path: Path) -> None:
+def write_metrics(
+    metrics: Metrics, class_names: Sequence[str], path: Path, boundary: BoundaryIoU | None = None
+) -> None:
     """Write a row per class, then a row per overall score with its number in the column `value`.
 
     The scores of an absent class are empty cells; `pixels` counts the true pixels.
     """
-    rows: list[list] = [["class", *PER_CLASS, "pixels", "value"]]
+    mean, outlines = boundary.compute() if boundary else (None, ())
+    more = ["BoundaryIoU"] if boundary else []
+    rows: list[list] = [["class", *PER_CLASS, *more, "pixels", "value"]]
     for index, name in zip(range(len(metrics.pixels)), class_names, strict=True):
         cells = [_number(metrics.per_class[score][index]) for score in PER_CLASS]
+        cells += [_number(outlines[index])] if boundary else []
         rows.append([name, *cells, metrics.pixels[index], ""])
-    blank = [""] * (len(PER_CLASS) + 1)
-    rows += [[name, *blank, _number(value)] for name, value in metrics.overall().items()]
+    blank = [""] * (len(PER_CLASS) + len(more) + 1)
+    overall = {**metrics.overall(), **dict.fromkeys(more, mean)}
+    rows += [[name, *blank, _number(value)] for name, value in overall.items()]
     write_csv(path, rows)
 
 

@@ -2,25 +2,25 @@
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import nn
+import numpy as np
+from torch import Tensor
 
 from nets.errors import UserError
 from utils.data.bands import rgb_bands
 from utils.data.classes_file import find_classes_file, read_classes_json
 from utils.data.dataset import SegmentationDataset
-from utils.data.labels import Classes
+from utils.data.labels import IGNORE, Classes
 from utils.data.layout import DatasetInfo, Reading, reading_of, scan_dataset
+from utils.evaluation.boundary import BoundaryIoU
 from utils.evaluation.metrics import ConfusionMatrix, Metrics
-from utils.evaluation.overlays import preview, side_by_side
+from utils.evaluation.overlays import overlay, preview, side_by_side
 from utils.evaluation.plots import draw_confusion
 from utils.evaluation.report import write_confusion, write_images, write_metrics
-from utils.inference.whole import predictor
-from utils.inference.windows import to_images
+from utils.inference.writing import write_png
 
 
 def open_split(
@@ -119,9 +119,9 @@ def introduction(dataset: DatasetInfo, split: str, device: str) -> str:
     return "\n".join(lines)
 
 
-def output_folder(given: str | None, weights: str, split: str) -> Path:
-    """Return the folder of the results: the given one, or `evaluation_<split>` beside the weights."""
-    default = Path(weights).parent / f"evaluation_{split.replace('/', '_')}"
+def output_folder(given: str | None, beside: Path, split: str) -> Path:
+    """Return the folder of the results: the given one, or `evaluation_<split>` in the folder `beside`."""
+    default = beside / f"evaluation_{split.replace('/', '_')}"
     output = Path(given) if given else default
     if output.exists() and not output.is_dir():
         raise UserError(f"--OUTPUT {output} is a file; give a folder, it is made where it does not exist")
@@ -129,15 +129,37 @@ def output_folder(given: str | None, weights: str, split: str) -> Path:
 
 
 def write_results(
-    output: Path, confusion: ConfusionMatrix, images: SegmentationDataset, scores: Sequence[Metrics]
+    output: Path,
+    confusion: ConfusionMatrix,
+    images: SegmentationDataset,
+    scores: Sequence[Metrics],
+    boundary: BoundaryIoU | None = None,
 ) -> None:
     """Write metrics.csv, confusion.csv, confusion.png and per_image.csv into a folder, which is made."""
     output.mkdir(parents=True, exist_ok=True)
     classes = images.classes.names
-    write_metrics(confusion.compute(), classes, output / "metrics.csv")
+    write_metrics(confusion.compute(), classes, output / "metrics.csv", boundary)
     write_confusion(confusion.matrix, classes, output / "confusion.csv")
     write_images([sample.name for sample in images.samples], scores, classes, output / "per_image.csv")
     draw_confusion(confusion.matrix, classes, output / "confusion.png")
+
+
+def overlay_writer(
+    folder: Path, classes: Classes, band_names: Sequence[str | None]
+) -> Callable[[dict, Tensor], None]:
+    """Return a function that writes the class colours of a batch over its images, a PNG for each."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(batch: dict, predictions: Tensor) -> None:
+        for image, valid, name, ids in zip(
+            batch["image"], batch["valid"], batch["name"], predictions.cpu().numpy(), strict=True
+        ):
+            image, valid = np.asarray(image), np.asarray(valid)
+            picture = preview(image, valid, rgb_bands(len(image), band_names))
+            drawn = overlay(picture, np.where(valid, ids, IGNORE), classes.colors)
+            write_png(folder / f"{name.replace('/', '_')}.png", drawn)
+
+    return write
 
 
 def worst_images(scores: Sequence[Metrics], count: int) -> list[int]:
@@ -148,26 +170,28 @@ def worst_images(scores: Sequence[Metrics], count: int) -> list[int]:
 
 def draw_worst(
     output: Path,
-    network: nn.Module,
-    device: torch.device,
+    classify: Callable[[dict], np.ndarray],
     images: SegmentationDataset,
     scores: Sequence[Metrics],
     count: int,
     band_names: Sequence[str | None] = (),
 ) -> Iterator[Path]:
-    """Predict the worst images once more, draw each beside its truth, and yield the pictures written.
+    """Draw the worst images beside their truth, and yield the pictures written.
 
-    Pictures of an earlier evaluation in the same folder are removed.
+    `classify` maps an item of `images` to class ids (H, W).
+
+    Pictures of an earlier evaluation in the same folder are removed. Pixels that the prediction leaves out
+    are not compared.
     """
     for old in output.glob("worst_*.png"):
         old.unlink()
-    predict = predictor(network, device)
     for rank, index in enumerate(worst_images(scores, count), start=1):
         item = images[index]
         image, valid, name = item["image"], item["valid"], item["name"]
-        prediction = predict(to_images(image, valid)[None])[0].argmax(0).cpu().numpy()
+        prediction = classify(item)
         path = output / f"worst_{rank:02d}_{name.replace('/', '_')}.png"
         picture = preview(image, valid, rgb_bands(len(image), band_names))
         title = f"{name}   mIoU {scores[index].mIoU:.4f}"
-        side_by_side(picture, item["mask"], prediction, images.classes, path, title=title)
+        mask = np.where(prediction == IGNORE, IGNORE, item["mask"])
+        side_by_side(picture, mask, prediction, images.classes, path, title=title)
         yield path

@@ -25,11 +25,17 @@ def introduction(
         f"device:  {device}",
         f"bands:   {bands}",
         f"classes: {classes.num_classes} ({', '.join(classes.names)})",
-        *([f"passes:  {len(passes(augmentations))} of each image"] if augmentations else []),
+        *passes_line(augmentations),
         *work.notices,
         *(f"left out: {reason}" for reason in work.failures.values()),
     ]
     return "\n".join(lines)
+
+
+def passes_line(augmentations: Sequence[str | float] | None) -> list[str]:
+    """Return a line with the number of passes, none where the images are predicted as they are."""
+    count = len(passes(augmentations or ()))
+    return [f"passes:  {count} of each image, whose mean counts"] if count > 1 else []
 
 
 def conclusion(totals: ClassTotals, done: int, output: Path) -> str:

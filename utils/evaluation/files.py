@@ -1,0 +1,96 @@
+"""Class maps that are on the disk already, scored without a network."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nets.errors import UserError
+from utils.data.dataset import SegmentationDataset
+from utils.data.labels import IGNORE
+from utils.data.raster import label_info, raster_info, read_label
+from utils.data.samples import Sample
+from utils.evaluation.metrics import ConfusionMatrix, Metrics, compute_metrics
+
+Each = Callable[[dict, torch.Tensor, torch.Tensor], object]
+_ENDINGS = (".tif", ".png", ".npy")
+
+
+def find_maps(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Return the class map of each image: its name, or the last part of it, as tif, png or npy.
+
+    Raises:
+        UserError: an image has no map, or two images would share one.
+    """
+    maps: dict[str, Path] = {}
+    for name in names:
+        stems = dict.fromkeys((name, name.rsplit("/", 1)[-1]))
+        found = [folder / f"{stem}{ending}" for stem in stems for ending in _ENDINGS]
+        path = next((path for path in found if path.is_file()), None)
+        if path is None:
+            raise UserError(
+                f"--PREDICTIONS {folder} has no map of {name}; {found[0].name} or {found[1].name} is wanted, "
+                "as the predict programs write them"
+            )
+        if path in maps.values():
+            raise UserError(f"{path} would be the map of two images; keep the sub-folders of the data set")
+        maps[name] = path
+    return maps
+
+
+def read_map(path: Path, num_classes: int, sample: Sample) -> np.ndarray:
+    """Return the class ids (H, W) of a sample's part of a map, IGNORE where it has no data.
+
+    Raises:
+        UserError: another size than the image, or a value that is no class.
+    """
+    own, image = label_info(path), raster_info(sample.image)
+    if (own.height, own.width) != (image.height, image.width):
+        raise UserError(
+            f"{path} has {own.height} x {own.width} pixels, its image {image.height} x {image.width}; "
+            "predict the image again"
+        )
+    ids, valid = read_label(path, sample.window)
+    # PNGs of the predict programs mark missing data by the largest value.
+    valid &= ids != (255 if num_classes <= 255 else 65535)
+    wrong = valid & ((ids < 0) | (ids >= num_classes))
+    if wrong.any():
+        raise UserError(
+            f"{path} holds {ids[wrong][0]} in {np.count_nonzero(wrong)} pixels; "
+            f"class ids from 0 to {num_classes - 1} are wanted"
+        )
+    return np.where(valid, ids.astype(np.int64), IGNORE)
+
+
+def evaluate_files(
+    maps: dict[str, Path],
+    images: SegmentationDataset,
+    each: Each,
+    progress: Callable[[Iterable], Iterable],
+) -> tuple[ConfusionMatrix, list[Metrics], int]:
+    """Compare class maps with the masks of all images.
+
+    Args:
+        maps: name of an image -> its map.
+        images: with labels.
+        each: called with the batch of one image, its predictions and its masks, (1, H, W).
+        progress: wraps the numbers of the images.
+
+    Returns:
+        The confusion matrix, the scores of each image, and how many labelled pixels the maps leave out; these
+        are not counted.
+    """
+    confusion = ConfusionMatrix(images.classes.num_classes)
+    scores: list[Metrics] = []
+    left_out = 0
+    for index in progress(range(len(images))):
+        item = images[index]
+        ids = read_map(maps[item["name"]], images.classes.num_classes, images.samples[index])
+        left_out += int(((item["mask"] >= 0) & (ids == IGNORE)).sum())
+        masks = torch.from_numpy(np.where(ids == IGNORE, IGNORE, item["mask"]).astype(np.int64))[None]
+        predictions = torch.from_numpy(ids)[None]
+        scores += [compute_metrics(matrix) for matrix in confusion.update(predictions, masks)]
+        batch = {"image": item["image"][None], "valid": item["valid"][None], "name": [item["name"]]}
+        each(batch, predictions, masks)
+    return confusion, scores, left_out

@@ -1,0 +1,113 @@
+"""What evaluate.py judges: a network, or class maps that are on the disk already."""
+
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from nets.errors import UserError
+from utils.data.dataset import SegmentationDataset, default_workers, evaluation_loader
+from utils.data.labels import Classes
+from utils.data.layout import DatasetInfo, scan_dataset
+from utils.data.samples import evaluation_samples
+from utils.devices import check_batch, choose_devices, describe, place
+from utils.evaluation.evaluate import evaluate_network
+from utils.evaluation.files import Each, evaluate_files, find_maps, read_map
+from utils.evaluation.metrics import ConfusionMatrix, Metrics
+from utils.evaluation.split import open_split, reading_as_trained
+from utils.inference.classify import Classify
+from utils.inference.messages import passes_line
+from utils.inference.whole import predictor
+from utils.inference.windows import to_images
+
+Progress = Callable[[Iterable], Iterable]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged.
+
+    Attributes:
+        dataset: the labelled split.
+        images: its images with masks.
+        source: where the class ids come from, in words.
+        score: (each, progress) -> confusion matrix, scores of each image, and pixels that are left out.
+        classify: item of `images` -> class ids (H, W).
+        beside: folder where results stand by default.
+    """
+
+    dataset: DatasetInfo
+    images: SegmentationDataset
+    source: str
+    score: Callable[[Each, Progress], tuple[ConfusionMatrix, list[Metrics], int]]
+    classify: Callable[[dict], np.ndarray]
+    beside: Path
+
+
+def open_subject(options: argparse.Namespace, load_network: Callable[[str], nn.Module]) -> Subject:
+    """Return what the flags name: --WEIGHTS, which `load_network` opens, or --PREDICTIONS."""
+    if options.WEIGHTS and options.PREDICTIONS:
+        raise UserError(
+            "--WEIGHTS and --PREDICTIONS are given; either a network or maps are judged: leave one out"
+        )
+    return _maps(options) if options.PREDICTIONS else _network(options, load_network)
+
+
+def _network(options: argparse.Namespace, load_network: Callable[[str], nn.Module]) -> Subject:
+    devices = choose_devices(options)
+    check_batch(options.BATCH_SIZE, devices)
+    network = load_network(options.WEIGHTS)
+    classes = Classes.from_dict(network.about["classes"])
+    band_names = network.about.get("bands", {}).get("names") or ()
+    reading = reading_as_trained(options, network.about.get("options", {}))
+    dataset = open_split(options.DATASET_PATH, options.SPLIT, classes, network.bands, band_names, reading)
+    classes = dataset.classes
+    images = SegmentationDataset(evaluation_samples(dataset.splits[options.SPLIT]), classes)
+    workers = default_workers(devices[0].type) if options.NUM_WORKERS is None else options.NUM_WORKERS
+    pinned = devices[0].type == "cuda"
+    loader = evaluation_loader(images, options.BATCH_SIZE, workers, pin_memory=pinned)
+    network = place(network, devices)
+    predict = predictor(network, devices[0], options.TTA or ())
+    windows = {"window": options.WINDOW, "overlap": options.OVERLAP, "blend": options.BLEND}
+    classify = Classify(predict, classes.num_classes, batch_size=options.BATCH_SIZE, **windows)
+    # The plain way shares its arithmetic with the validation of training.
+    way = classify if options.TTA or options.WINDOW else None
+
+    def score(each: Each, progress: Progress) -> tuple[ConfusionMatrix, list[Metrics], int]:
+        matrix, _, scores = evaluate_network(
+            network, loader, devices[0], progress=progress, classify=way, each=each
+        )
+        return matrix, scores, 0
+
+    def one(item: dict) -> np.ndarray:
+        with torch.inference_mode():
+            return classify(to_images(item["image"], item["valid"])[None])[0].cpu().numpy()
+
+    source = "\n".join([describe(devices), *passes_line(options.TTA)])
+    return Subject(dataset, images, source, score, one, Path(options.WEIGHTS).parent)
+
+
+def _maps(options: argparse.Namespace) -> Subject:
+    folder = Path(options.PREDICTIONS)
+    if not folder.is_dir():
+        raise UserError(f"--PREDICTIONS {folder} is no folder; give the --OUTPUT of a predict program")
+    reading = reading_as_trained(options, {})
+    dataset = scan_dataset(options.DATASET_PATH, splits=(options.SPLIT,), reading=reading)
+    split, classes = dataset.splits[options.SPLIT], dataset.classes
+    maps = find_maps(folder, [sample.name for sample in split])
+    images = SegmentationDataset(evaluation_samples(split), classes)
+    samples = {sample.name: sample for sample in images.samples}
+    # The blocks of a scene lie in one map.
+    maps = {block.name: maps[sample.name] for sample in split for block in evaluation_samples([sample])}
+
+    def score(each: Each, progress: Progress) -> tuple[ConfusionMatrix, list[Metrics], int]:
+        return evaluate_files(maps, images, each, progress)
+
+    def one(item: dict) -> np.ndarray:
+        return read_map(maps[item["name"]], classes.num_classes, samples[item["name"]])
+
+    return Subject(dataset, images, f"none, the class maps in {folder} are judged", score, one, folder)
