@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,25 @@ def augmented(
     top, left, height, width = plan.window
     part = (..., slice(top, top + height), slice(left, left + width))
     return augmentation.apply(plan, image[part], valid[part], mask[part], rng)
+
+
+def quick_answer(command: list[str], folder: Path) -> str:
+    """Run a program that must need less than a second of processor time, and return what it printed.
+
+    Processor time, because the clock also shows what else the machine does.
+    """
+
+    resource = pytest.importorskip("resource")  # Windows has none
+
+    def used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = used()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert used() - before < 1.0
+    return done.stdout
 
 
 def randomize(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
