@@ -78,9 +78,9 @@ def open_raster(path: Path | str) -> Iterator[list[rasterio.DatasetReader]]:
 def open_pages(path: Path | str, stack: ExitStack) -> list[rasterio.DatasetReader]:
     """Open a raster as `open_raster` does; `stack` closes it."""
     with reading(path):
-        first = stack.enter_context(_open_quietly(path))
+        first = stack.enter_context(open_quietly(path))
         _require_plain(path, first)
-        pages = [stack.enter_context(_open_quietly(name)) for name in _page_names(first)]
+        pages = [stack.enter_context(open_quietly(name)) for name in _page_names(first)]
         if any((page.count, page.shape, page.dtypes) != (1, first.shape, first.dtypes) for page in pages):
             pages = []
         return pages or [first]
@@ -121,7 +121,8 @@ def _require_whole_png(path: Path) -> None:
             )
 
 
-def _open_quietly(name: Path | str) -> rasterio.DatasetReader:
+def open_quietly(name: Path | str) -> rasterio.DatasetReader:
+    """Open a raster without GDAL's warning that a plain picture has no coordinates."""
     with _WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(name)

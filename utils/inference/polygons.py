@@ -15,6 +15,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from utils.data.labels import Classes
 from utils.data.raster import RasterInfo
+from utils.data.raster_files import open_quietly
 from utils.inference.class_map import pixel_area
 from utils.inference.row_writer import TILE
 from utils.inference.vector_files import Polygons, open_vector_file
@@ -56,7 +57,7 @@ def merged_polygons(raster: Path) -> Iterator[Polygons]:
 
 def _strips(raster: Path) -> Iterator[tuple[int, np.ndarray, Polygons]]:
     """Yield (first row, class ids (h, W), their polygons) from top to bottom."""
-    with rasterio.open(raster) as source:
+    with open_quietly(raster) as source:
         rows = max(1, STRIP_PIXELS // source.width // TILE) * TILE
         for top in range(0, source.height, rows):
             count = min(rows, source.height - top)

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from utils.data.labels import Classes
 from utils.data.raster import RasterInfo, Window
+from utils.data.raster_files import open_quietly
 from utils.data.raster_reader import ImageReader
 from utils.inference import resume
 from utils.inference.class_map import ClassTotals, class_dtype, pixel_area
@@ -122,7 +122,7 @@ class SceneResults:
                 writer.start(self.rows, self.progress.sizes[writer.path.name])
         first = self.writers[0]
         path = first.part if first.part.exists() else first.png or first.path
-        with rasterio.open(path) as classes:
+        with open_quietly(path) as classes:
             for top in range(0, self.rows, TILE):
                 count = min(TILE, self.rows - top)
                 window = Window(top, 0, count, self.job.info.width)
