@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.learning_check import SMALLEST, ceiling, output_grid, table
+from benchmarks.learning_check import SMALLEST, table
+from benchmarks.output_ceiling import ceiling, output_grid
 from nets import list_models
 from tests.test_criterion import Toy
 from utils.options import train_options
