@@ -47,13 +47,16 @@ def scratch_folder() -> Iterator[None]:
             os.chdir(before)
 
 
-def train_run(words: Sequence[str], title: str, build: Build = build_network) -> Trained:
+def train_run(
+    words: Sequence[str], title: str, build: Build = build_network, *, validate: bool = True
+) -> Trained:
     """Train as train.py does with the same flags.
 
     Args:
         words: flags of train.py.
         title: stands before the progress bar.
         build: (options, bands, num_classes) -> network.
+        validate: whether each epoch ends as in train.py, with a validation and files.
     """
     session = open_session(train_options(list(words)), build)
     started, training_seconds = time.monotonic(), 0.0
@@ -72,6 +75,9 @@ def train_run(words: Sequence[str], title: str, build: Build = build_network) ->
             session.precision,
         )
         training_seconds += time.monotonic() - began
+        if not validate:
+            session.iteration += session.iterations
+            continue
         confusion, val, _ = evaluate_network(
             session.model, session.val_loader, session.device, session.criterion
         )

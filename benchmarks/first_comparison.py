@@ -86,8 +86,9 @@ def compare(wanted: dict, flags: list[str], folder: Path, options: argparse.Name
     crop = crop_of(wanted["set"], options)
     words = [*BUDGET, *flags, "--DATASET_PATH", str(folder.resolve()), "--EPOCHS", str(options.EPOCHS)]
     words += ["--CROP_SIZE", ",".join(map(str, crop)), "--NUM_WORKERS", str(options.NUM_WORKERS)]
+    words += ["--AMP", options.AMP]
     with scratch_folder():
-        trained = train_run(words, f"{wanted['network']} on {wanted['set']}")
+        trained = train_run(words, f"{wanted['network']} on {wanted['set']}", validate=False)
     session = trained.session
     metrics, classes = on_test_split(session, options.NUM_WORKERS).compute(), session.data.classes.names
     single = metrics.per_class["IoU"][classes.index(SINGLE)] if SINGLE in classes else None
@@ -99,6 +100,7 @@ def compare(wanted: dict, flags: list[str], folder: Path, options: argparse.Name
         "parameters": count_parameters(session.model),
         "GFLOPs": round(giga_flops(session, crop), 3),
         "seconds_per_epoch": round(trained.training_seconds / options.EPOCHS, 1),
+        "precision": session.precision.name,
         **surroundings(session.device),
     }
 
@@ -149,7 +151,9 @@ def budgets(rows: list[dict]) -> list[str]:
     for set_name in CROPS:
         own = [row for row in rows if row["set"] == set_name]
         for epochs, crop, batch in sorted({(row["epochs"], row["crop"], row["batch"]) for row in own}):
-            where = ", ".join(sorted({f"{row['device']} with torch {row['torch']}" for row in own}))
+            where = ", ".join(
+                sorted({f"{row['device']} in {row['precision']} with torch {row['torch']}" for row in own})
+            )
             lines.append(f"{set_name}: {epochs} epochs, crops of {crop} pixels, batches of {batch}; {where}")
     return lines
 
@@ -173,6 +177,7 @@ def read_options(arguments: list[str] | None) -> tuple[argparse.Namespace, dict[
         "--EPOCHS", type=number(int, 1), default=12, help="passes over each set (default: 12)"
     )
     parser.add_argument("--CROP_SIZE", type=size_pair, help="H,W in pixels (default: 176,240 and 128,128)")
+    parser.add_argument("--AMP", choices=("auto", "bf16", "off"), default="auto", help="as in train.py")
     parser.add_argument(
         "--NUM_WORKERS", type=number(int, 0), default=0, help="reading processes (default: 0)"
     )
