@@ -268,6 +268,12 @@ def test_other_networks_of_timm():
         create_backbone("vgg11", bands=3, drop_path=0.1)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "se_resnet50"])
+def test_no_residual_branch_starts_at_zero(name):
+    norms = [m for m in create_backbone(name, bands=3).modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and all(bool((norm.weight == 1).all()) for norm in norms)
+
+
 def test_listing_is_quick_and_complete():
     code = (
         "import sys; from nets.backbones.table import describe_backbones as d; rows = d(); "

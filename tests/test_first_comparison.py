@@ -76,6 +76,7 @@ def test_run_stop_and_go_on(tmp_path, monkeypatch, capsys):
 
 def test_table():
     common_part = {"epochs": "12", "batch": "8", "parameters": "14000000", "device": "CPU", "torch": "2.15.0"}
+    common_part["precision"] = "bf16"
     water = {**common_part, "set": "water8", "crop": "128x128", "test_mIoU": "0.8", "water_IoU": "0.75"}
     street = {**common_part, "set": "camvid-small", "crop": "176x240", "test_mIoU": "0.4", "water_IoU": ""}
     cost = {"GFLOPs": "1.234", "seconds_per_epoch": "61.7"}
@@ -85,7 +86,8 @@ def test_table():
     assert lines[0].startswith("| network | parameters | camvid-small mIoU | camvid-small GFLOPs |")
     assert lines[2] == "| fcn y | 14.00 M | 0.400 | 1.2 | 62 |  |  |  |  |"
     assert lines[3] == "| unet x | 14.00 M | 0.400 | 1.2 | 62 | 0.800 | 0.750 | 1.2 | 62 |"
-    assert lines[5] == "camvid-small: 12 epochs, crops of 176x240 pixels, batches of 8; CPU with torch 2.15.0"
+    budget = "camvid-small: 12 epochs, crops of 176x240 pixels, batches of 8"
+    assert lines[5] == f"{budget}; CPU in bf16 with torch 2.15.0"
 
 
 def test_a_run_leaves_nothing_behind(tmp_path, monkeypatch):

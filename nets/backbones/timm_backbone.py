@@ -108,7 +108,19 @@ def create_features(name: str, bands: int, arguments: dict) -> nn.Module:
             message = f"cannot give these feature maps ({error}); choose another"
         raise UserError(f"backbone {name} {message}") from error
     pad_before_shift(network)
+    wake_residual_branches(network)
     return network
+
+
+def wake_residual_branches(network: nn.Module) -> None:
+    """Start norms at one that timm starts at zero, as the last of each residual branch of a ResNet.
+
+    At zero (Goyal et al., 2017, https://arxiv.org/abs/1706.02677) all blocks begin as identities, which suits
+    long runs with large batches; in a few epochs on a small data set the branches hardly wake up.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.is_meta and not module.weight.any():
+            nn.init.ones_(module.weight)
 
 
 def size_arguments(name: str) -> dict:
