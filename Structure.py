@@ -14,10 +14,13 @@ from utils.program import run_program
 def load_network(path: str | Path):
     """Return the network of a checkpoint in eval mode on the CPU; nothing but the file is needed.
 
-    Checkpoints of OpenMMLab are recognised by their content and rebuilt from the configuration inside.
+    Networks of other projects are recognised by the file's content: OpenMMLab's from the configuration
+    inside, Hugging Face's from their folder, torchvision's and segmentation_models.pytorch's from the names
+    of their tensors.
 
     Args:
-        path: a file that train.py wrote, or an OpenMMLab checkpoint.
+        path: a file that train.py wrote, one of these projects' files (.pth, .safetensors), or a folder of
+            Hugging Face.
 
     Returns:
         The network; `network.about` has everything the file knows but tensors: blueprint, classes, bands,
@@ -27,13 +30,14 @@ def load_network(path: str | Path):
         UserError: no such file, damaged, or of a kind that cannot be rebuilt.
     """
     from nets import create_model
-    from nets.importers.openmmlab import is_openmmlab, load_openmmlab
-    from utils.checkpoint import is_ours, read_checkpoint, read_file
+    from nets.importers.foreign import load_foreign
+    from nets.importers.weight_files import read_weight_file
+    from utils.checkpoint import is_ours, upgrade
 
-    content = read_file(path)
-    if is_openmmlab(content) and not is_ours(content):
-        return load_openmmlab(content).eval()
-    checkpoint = read_checkpoint(path)
+    content = read_weight_file(path)
+    if not is_ours(content):
+        return load_foreign(content, path)
+    checkpoint = upgrade(content, path)
     network = create_model(checkpoint["blueprint"]["name"], **checkpoint["blueprint"]["options"])
     network.load_state_dict(checkpoint["state_dict"])
     network.about = {key: value for key, value in checkpoint.items() if key not in ("state_dict", "training")}

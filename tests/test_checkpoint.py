@@ -121,14 +121,15 @@ def test_damaged_foreign_and_newer_files(network, tmp_path):
         Structure.load_network(tmp_path / "absent.pth")
 
 
-def test_objects_in_a_file_are_not_run(tmp_path):
+def test_objects_in_a_file_are_not_run(tmp_path, capsys):
     class Trap:
         def __reduce__(self):
             return (print, ("the trap was sprung",))
 
-    torch.save({"format": 1, "blueprint": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(UserError, match="damaged"):
+    torch.save({"format": 1, "blueprint": Trap(), "state_dict": {}, "classes": {}}, tmp_path / "trap.pth")
+    with pytest.raises(UserError, match="holds no weights"):
         Structure.load_network(tmp_path / "trap.pth")
+    assert "trap" not in capsys.readouterr().out
 
 
 def test_what_is_left_out_is_listed(network):

@@ -9,7 +9,8 @@ import torch
 from nets import create_model
 from nets.errors import UserError
 from nets.importers.mmseg_config import find_values, parse_config, take
-from nets.importers.openmmlab import is_openmmlab, load_openmmlab, read_openmmlab, rename
+from nets.importers.openmmlab import is_openmmlab, load_openmmlab, read_openmmlab
+from nets.importers.placing import rename
 from tests.helpers import shared_parity
 
 CONFIG = """

@@ -8,7 +8,8 @@ from nets.backbones.hrnet import HRNET_SIZES, HRNet
 from nets.errors import UserError
 from nets.importers.mmseg_hrnet import hrnet_width, translate
 from nets.importers.mmseg_ocrnet import translate as translate_ocrnet
-from nets.importers.openmmlab import load_openmmlab, place_weights, rename
+from nets.importers.openmmlab import load_openmmlab
+from nets.importers.placing import place_weights, rename
 from nets.models.ocrnet import gather_regions
 from tests.helpers import shared_parity
 from tools.parity_runner import run

@@ -5,7 +5,7 @@ import torch
 
 from nets import create_model
 from nets.errors import UserError
-from nets.importers.openmmlab import place_weights
+from nets.importers.placing import place_weights
 from nets.importers.torchvision_models import read_torchvision, resnet_name
 from tests.helpers import randomize
 

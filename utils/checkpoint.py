@@ -2,15 +2,16 @@
 
 import os
 import platform
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import timm
 import torch
 from torch import nn
 
+from nets.backbones.stem import StemInit, adapt_stem, find_stem
 from nets.errors import UserError
+from nets.importers.weight_files import read_weight_file, weights_in
 from utils.devices import unwrap
 from utils.files import replacing
 
@@ -46,33 +47,10 @@ def write_checkpoint(path: Path, checkpoint: dict) -> None:
         os.fsync(file.fileno())
 
 
-def read_file(path: str | Path) -> dict:
-    """Return the dict in a .pth file, whatever project wrote it.
-
-    Raises:
-        UserError: no such file, damaged, or not a dict of plain values and tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist; give a .pth file, e.g. pth_files/RUN/best.pth")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for a file that is not its own
-        kind = "damaged" if zipfile.is_zipfile(path) else "damaged or not a PyTorch checkpoint"
-        raise UserError(f"{path} is {kind} ({_first_line(error)}); use another file") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint; use a file of train.py")
-    return content
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return (text.splitlines()[0][:120] if text else type(error).__name__).rstrip(".")
-
-
 def is_ours(content: dict) -> bool:
     """Return whether a file's content has the shape that `write_checkpoint` gives it."""
-    return isinstance(content.get("format"), int) and {"blueprint", "state_dict", "classes"} <= set(content)
+    parts = (content.get(key) for key in ("blueprint", "state_dict", "classes"))
+    return isinstance(content.get("format"), int) and all(isinstance(part, dict) for part in parts)
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -81,7 +59,7 @@ def read_checkpoint(path: str | Path) -> dict:
     Raises:
         UserError: unreadable, of another kind, or of a newer version.
     """
-    content = read_file(path)
+    content = read_weight_file(path)
     if not is_ours(content):
         raise UserError(
             f"{path} is a checkpoint of another kind (no blueprint in it); use a file of train.py"
@@ -100,30 +78,42 @@ def upgrade(content: dict, path: str | Path) -> dict:
     return content
 
 
-def load_matching(network: nn.Module, content: dict, path: str | Path) -> list[str]:
-    """Load what fits from a checkpoint's tensors and return one line per tensor that was left out.
+def load_matching(
+    network: nn.Module,
+    content: dict,
+    path: str | Path,
+    *,
+    stem_init: StemInit = "rgb_mean",
+    rgb_bands: Sequence[int] = (0, 1, 2),
+) -> list[str]:
+    """Load what fits from a checkpoint's tensors and return one line per tensor that was left out or changed.
+
+    The first convolution of a backbone is made for this network's bands (see `adapt_stem`), unless
+    `stem_init` is "random".
 
     Args:
         network: receives the weights.
         content: a file's dict: ours, or any with "state_dict" or "model", or a bare state dict.
         path: named in errors.
+        stem_init: what the first convolution starts from where the file's is for other bands.
+        rgb_bands: bands, from 0, that are red, green and blue.
 
     Raises:
         UserError: nothing fits.
     """
-    state = content
-    for key in ("state_dict", "model"):
-        state = state[key] if isinstance(state.get(key), dict) else state
-    theirs = {strip_prefixes(name): t for name, t in state.items() if isinstance(t, torch.Tensor)}
-    ours = network.state_dict()
+    theirs, ours = weights_in(content), network.state_dict()
+    stem, bands = _stem_of(network)
     left_out, fitting = [], {}
     for name, tensor in theirs.items():
         if name not in ours:
             left_out.append(f"{name}: this network has no such tensor")
-        elif tensor.shape != ours[name].shape:
-            left_out.append(f"{name}: {list(tensor.shape)} in the file, {list(ours[name].shape)} here")
-        else:
+        elif tensor.shape == ours[name].shape:
             fitting[name] = tensor
+        elif name == stem and stem_init != "random" and _fits_but_for_bands(tensor, ours[name]):
+            fitting[name] = adapt_stem(tensor, bands, stem_init, rgb_bands)
+            left_out.append(f"{name}: for {tensor.shape[1]} bands, made one for {bands} ({stem_init})")
+        else:
+            left_out.append(f"{name}: {list(tensor.shape)} in the file, {list(ours[name].shape)} here")
     # The band statistics alone prove nothing: every network has them.
     if not set(fitting) - {"mean", "std"}:
         raise UserError(
@@ -132,3 +122,16 @@ def load_matching(network: nn.Module, content: dict, path: str | Path) -> list[s
     left_out += [f"{name}: not in the file, stays at its start" for name in ours if name not in theirs]
     network.load_state_dict(fitting, strict=False)
     return left_out
+
+
+def _stem_of(network: nn.Module) -> tuple[str | None, int]:
+    """Return the name of the weight of the first convolution, if there is a backbone, and its bands."""
+    backbone = getattr(network, "backbone", None)
+    if backbone is None:
+        return None, 0
+    name, stem = find_stem(backbone)
+    return f"backbone.{name}.weight", stem.in_channels
+
+
+def _fits_but_for_bands(theirs: torch.Tensor, ours: torch.Tensor) -> bool:
+    return theirs.ndim == 4 and theirs.shape[0] == ours.shape[0] and theirs.shape[2:] == ours.shape[2:]

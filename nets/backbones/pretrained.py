@@ -1,7 +1,6 @@
 """Pretrained weights of backbones: from timm and torchvision when they are asked for, or from a file."""
 
 import math
-import pickle
 import re
 import urllib.error
 import urllib.request
@@ -9,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
-import safetensors.torch
 import timm
 import torch
 import torchvision
-from safetensors import SafetensorError
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
@@ -23,11 +20,11 @@ from nets.backbones.mit import MIT_SIZES
 from nets.backbones.mscan import MLP_RATIOS, MSCAN_SIZES
 from nets.backbones.stem import RGB, STEM_INITS, StemInit, adapt_stem, find_stem
 from nets.errors import UserError
+from nets.importers.weight_files import read_weight_file, weights_in
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GOOGLENET_STD = (0.5, 0.5, 0.5)
-# What training programs put the weights under, and in front of their names.
-CONTAINERS = ("state_dict", "model_state_dict", "model")
+# What training programs put in front of the names of weights.
 PREFIXES = re.compile(r"^((module|backbone|encoder|model|body)\.)+")
 REACH_SECONDS = 10
 
@@ -113,26 +110,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a .pth or .safetensors file by their names.
 
     Raises:
-        UserError: no such file, not one of these, or more than tensors in it.
+        UserError: no such file, not one of these, or no weights in it.
     """
     if not path.is_file():
         raise UserError(
             f"--PRETRAIN_BACKBONE {path}: no such file; allowed: imagenet, none, a .pth or .safetensors file"
         )
-    try:
-        if path.suffix == ".safetensors":
-            content = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"--PRETRAIN_BACKBONE {path}: not a file of weights alone ({reason}); "
-            "save the state_dict by torch.save"
-        ) from error
-    while isinstance(content, dict) and any(isinstance(content.get(key), dict) for key in CONTAINERS):
-        content = next(content[key] for key in CONTAINERS if isinstance(content.get(key), dict))
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    tensors = weights_in(read_weight_file(path))
     if not tensors:
         raise UserError(
             f"--PRETRAIN_BACKBONE {path}: there are no weights in it; save the state_dict by torch.save"
@@ -241,7 +225,7 @@ def _our_names(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     else:
         return tensors
     # The importers build on the backbones, so they are imported where they are needed.
-    from nets.importers.openmmlab import rename
+    from nets.importers.placing import rename
     from nets.importers.transformer_backbones import TRANSFORMERS
 
     _, _, rules, convert = TRANSFORMERS[section["type"]](section)

@@ -27,32 +27,29 @@ def find_stem(backbone: nn.Module) -> tuple[str, nn.Conv2d]:
 def adapt_stem(
     weight: Tensor, bands: int, how: Literal["rgb_mean", "repeat"], rgb_bands: Sequence[int] = (0, 1, 2)
 ) -> Tensor:
-    """Return the weight (D, bands, k, k) of a first convolution made of the one for RGB (D, 3, k, k).
+    """Return the weight (D, bands, k, k) of a first convolution made of one for C bands (D, C, k, k).
 
-    "rgb_mean": W'_b = s W_c where band b is colour c, and s (W_r + W_g + W_b) / 3 elsewhere.
-    "repeat": W'_b = s W_(b mod 3).
-    s = 3 / bands, so that the response to equal values in all bands stays what it was (for "repeat" when
-    bands is a multiple of 3). One or two bands have no colours: "rgb_mean" is the mean in each.
+    "rgb_mean": W'_b = s W_c where band b is colour c of a weight for red, green, blue, and the mean of all
+    its bands times s elsewhere. "repeat": W'_b = s W_(b mod C).
+    s = C / bands, so that the response to equal values in all bands stays what it was (for "repeat" when
+    bands is a multiple of C). One or two bands, or a weight for other than three, have no colours:
+    "rgb_mean" is the mean in each.
 
     Args:
-        weight: of the convolution for red, green, blue.
+        weight: of the given convolution, usually for red, green, blue.
         bands: bands of an image.
         how: see above.
         rgb_bands: bands, from 0, that are red, green and blue.
 
     Raises:
-        UserError: `rgb_bands` are not three different bands of the image, or the weight is not for RGB.
+        UserError: `rgb_bands` are not three different bands of the image.
     """
-    if weight.shape[1] != RGB:
-        raise UserError(
-            f"the pretrained first convolution is for {weight.shape[1]} bands and the images have {bands}; "
-            "only one for red, green, blue can be adapted: use --STEM_INIT random"
-        )
-    scale = RGB / bands
+    given = weight.shape[1]
+    scale = given / bands
     if how == "repeat":
-        return scale * weight[:, [band % RGB for band in range(bands)]]
+        return scale * weight[:, [band % given for band in range(bands)]]
     adapted = weight.mean(dim=1, keepdim=True).repeat(1, bands, 1, 1)
-    if bands >= RGB:
+    if bands >= RGB and given == RGB:
         colors = list(rgb_bands)
         if len(set(colors)) != RGB or len(colors) != RGB or not all(0 <= band < bands for band in colors):
             raise UserError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nets.backbones.mit import HEADS, MIT_SIZES, MLP_RATIO, REDUCTIONS
 from nets.errors import UserError
+from nets.importers.about import RGB, describe_import
 from nets.importers.huggingface_backbones import (
     count_classes,
     look_up,
@@ -19,7 +20,7 @@ from nets.importers.huggingface_backbones import (
     read_backbone,
 )
 from nets.importers.huggingface_mask2former import read_mask2former
-from nets.importers.openmmlab import Rules, place_weights, rename
+from nets.importers.placing import Rules, place_weights, rename
 from nets.registry import create_model
 from nets.segmentation_model import SegmentationNetwork
 
@@ -59,7 +60,30 @@ def load_huggingface(config: dict, state_dict: dict[str, Tensor]) -> Segmentatio
     blueprint, weights = read_huggingface(config, state_dict)
     network = create_model(blueprint["name"], **blueprint["options"])
     place_weights(network, weights)
+    describe_import(network, "Hugging Face", **read_facts(config, {}))
     return network.eval()
+
+
+def read_facts(config: dict, preprocessor: dict) -> dict:
+    """Return what configuration and `preprocessor_config.json` say of classes and normalisation.
+
+    Args:
+        config: as `config.json` or `to_dict()` give it.
+        preprocessor: how images are scaled and labels counted; empty where there is no such file.
+
+    Returns:
+        Arguments of `describe_import`.
+    """
+    names, facts = config.get("id2label"), {}
+    if names:
+        facts["class_names"] = [str(names[key]) for key in sorted(names, key=int)]
+    mean, std = preprocessor.get("image_mean"), preprocessor.get("image_std")
+    if preprocessor.get("do_normalize", True) and mean and std:
+        unit = preprocessor.get("rescale_factor", 1 / 255) if preprocessor.get("do_rescale", True) else 1.0
+        facts["mean"], facts["std"] = ([value / unit for value in values] for values in (mean, std))
+        facts["band_names"] = RGB if len(mean) == len(RGB) else None
+    reduced = preprocessor.get("do_reduce_labels", preprocessor.get("reduce_labels", False))
+    return {**facts, "label_offset": int(bool(reduced))}
 
 
 def read_segformer(config: dict, state_dict: dict[str, Tensor]) -> Translation:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nets.errors import UserError
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 from nets.importers.pyramid_backbones import SWIN_SIZES
 
 Backbone = tuple[str, dict | None, Rules]

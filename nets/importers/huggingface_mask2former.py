@@ -4,7 +4,7 @@ from torch import Tensor
 
 from nets.importers.attention_weights import split_projections
 from nets.importers.huggingface_backbones import count_classes, merge_projections, need, newer, read_backbone
-from nets.importers.openmmlab import Rules, rename
+from nets.importers.placing import Rules, rename
 
 # Three maps and four places per map are fixed in their code.
 LEVELS, POINTS = 3, 4

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from nets.errors import UserError
 from nets.importers.mmseg_config import norm_eps, take, type_of
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 from nets.importers.pyramid_backbones import Convert
 from nets.importers.transformer_backbones import TRANSFORMERS
 

@@ -15,7 +15,7 @@ from nets.importers.mmseg_heads import (
     shared_options,
     take_head,
 )
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 
 FCN = {"kernel_size": 3, "concat_input": True, "dilation": 1}
 Translated = tuple[str, dict, Rules]

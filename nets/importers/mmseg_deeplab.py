@@ -13,7 +13,7 @@ from nets.importers.mmseg_heads import (
     pooled_branch_last,
     separable_rules,
 )
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 
 HEADS = ("ASPPHead", "DepthwiseSeparableASPPHead")
 

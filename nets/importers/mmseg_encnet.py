@@ -3,7 +3,7 @@
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.mmseg_config import last_head
 from nets.importers.mmseg_heads import aux_options, aux_rules, conv_rules, shared_options, take_head
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 
 HEADS = ("EncHead",)
 

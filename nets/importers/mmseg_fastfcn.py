@@ -16,7 +16,7 @@ from nets.importers.mmseg_heads import (
     psp_head,
     psp_rules,
 )
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 
 HEADS = ("EncHead", "PSPHead", "ASPPHead")
 NECKS = ("JPU",)

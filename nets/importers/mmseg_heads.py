@@ -4,7 +4,7 @@ from torch import Tensor
 
 from nets.errors import UserError
 from nets.importers.mmseg_config import aux_sections, norm_eps, take, type_of
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 
 # What every decode head has, with its own defaults.
 COMMON = {

@@ -4,7 +4,7 @@ from nets.backbones.hrnet import HRNET_SIZES, HRNetSize
 from nets.errors import UserError
 from nets.importers.mmseg_config import last_head, norm_eps, take, type_of
 from nets.importers.mmseg_heads import aux_options, aux_rules, fcn_head, fcn_rules
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 
 HEADS = ("FCNHead",)
 BACKBONES = ("HRNet",)

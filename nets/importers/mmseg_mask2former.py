@@ -6,7 +6,7 @@ from nets.errors import UserError
 from nets.importers.attention_weights import split_projections
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.mmseg_config import last_head, layer_norm_eps, need, take, type_of
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 
 HEADS = ("Mask2FormerHead",)
 

@@ -5,7 +5,7 @@ from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.mmseg_config import aux_sections, norm_eps, type_of
 from nets.importers.mmseg_heads import conv_rules, fcn_head, fcn_rules, shared_options, take_head
 from nets.importers.mmseg_hrnet import hrnet_rules, hrnet_width
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 
 HEADS = ("OCRHead",)
 # Parts of the object context block: theirs and ours.

@@ -9,7 +9,7 @@ from nets.errors import UserError
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.mmseg_config import aux_sections, last_head, norm_eps, take, type_of
 from nets.importers.mmseg_heads import conv_rules, dropout_rate, single_index, take_head
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 
 HEADS = ("SETRUPHead", "SETRMLAHead")
 BACKBONES = ("VisionTransformer",)

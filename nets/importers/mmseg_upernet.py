@@ -4,7 +4,7 @@ from nets.errors import UserError
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.mmseg_config import last_head, norm_eps
 from nets.importers.mmseg_heads import aux_options, aux_rules, conv_rules, dropout_rate, psp_rules, take_head
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 
 HEADS = ("UPerHead",)
 

@@ -23,15 +23,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from nets.errors import UserError
+from nets.importers.about import describe_import, voc_color
 from nets.importers.mmseg_config import find_values, last_head, parse_config, type_of
+from nets.importers.placing import place_weights, rename
 from nets.registry import create_model
 from nets.segmentation_model import SegmentationNetwork
-
-Rules = list[tuple[str, str | None]]
 
 # Heads whose `out_channels` is the width of the mask features.
 _MASK_HEADS = ("MaskFormerHead", "Mask2FormerHead")
@@ -63,6 +62,12 @@ class Imported:
     crop_size: list[int] | None
     label_offset: int
     epoch: int
+
+    @property
+    def facts(self) -> dict:
+        """Everything beside blueprint and weights, as `describe_import` takes it."""
+        names = ("class_names", "colors", "mean", "std", "band_names", "crop_size", "label_offset", "epoch")
+        return {name: getattr(self, name) for name in names}
 
 
 def is_openmmlab(checkpoint: object) -> bool:
@@ -121,76 +126,10 @@ def load_openmmlab(checkpoint: dict) -> SegmentationNetwork:
         UserError: as `read_openmmlab`, or tensors missing or of another shape.
     """
     imported = read_openmmlab(checkpoint)
-    options = dict(imported.blueprint["options"])
-    network = create_model(imported.blueprint["name"], **options)
+    network = create_model(imported.blueprint["name"], **imported.blueprint["options"])
     place_weights(network, imported.state_dict)
-    network.mean.copy_(torch.tensor(imported.mean))
-    network.std.copy_(torch.tensor(imported.std))
-    values = range(imported.label_offset, imported.label_offset + len(imported.class_names))
-    network.about = {
-        "source": "OpenMMLab",
-        "classes": {
-            "names": imported.class_names,
-            "colors": imported.colors,
-            "table": [[value, value - imported.label_offset] for value in values],
-            "ignored": [*range(imported.label_offset), 255],
-        },
-        "bands": {"names": imported.band_names},
-        "crop_size": imported.crop_size,
-        "epoch": imported.epoch,
-        "metrics": {},
-        "options": {},
-    }
+    describe_import(network, "OpenMMLab", **imported.facts)
     return network.eval()
-
-
-def rename(state_dict: dict[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Return the weights under the names that the rules give.
-
-    Raises:
-        UserError: a tensor that no rule places, or two that are placed alike.
-    """
-    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
-    renamed: dict[str, Tensor] = {}
-    lost = []
-    for key, tensor in state_dict.items():
-        found = ((match, new) for pattern, new in compiled if (match := pattern.match(key)))
-        match, replacement = next(found, (None, None))
-        if match is None:
-            lost.append(key)
-        elif replacement is not None:
-            name = match.expand(replacement) + key[match.end() :]
-            if name in renamed:
-                raise UserError(f"tensor {key} of the checkpoint has the place {name} that another has taken")
-            renamed[name] = tensor
-    if lost:
-        raise UserError(f"tensors of the checkpoint without a place in the network: {_some(lost)}")
-    return renamed
-
-
-def place_weights(network: SegmentationNetwork, state_dict: dict[str, Tensor]) -> None:
-    """Load weights into a network whose every tensor but the normalisation they must fill, and no other.
-
-    Raises:
-        UserError: a tensor is left over, missing or of another shape.
-    """
-    own = {key: value for key, value in network.state_dict().items() if key not in ("mean", "std")}
-    left = [key for key in state_dict if key not in own]
-    if left:
-        raise UserError(f"tensors of the checkpoint without a place in the network: {_some(left)}")
-    # Very old files do not count batches; eval does not need the count.
-    missing = [key for key in own if key not in state_dict and not key.endswith("num_batches_tracked")]
-    if missing:
-        raise UserError(f"tensors of the network that the checkpoint lacks: {_some(missing)}")
-    differ = [key for key in state_dict if state_dict[key].shape != own[key].shape]
-    if differ:
-        shapes = f"{tuple(state_dict[differ[0]].shape)} for {tuple(own[differ[0]].shape)}"
-        raise UserError(f"tensors of the checkpoint have other shapes: {_some(differ)} ({shapes})")
-    network.load_state_dict(state_dict, strict=False)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _plain_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -267,18 +206,8 @@ def _classes(meta: dict, num_classes: int) -> tuple[list[str], list[list[int]]]:
     if not isinstance(names, (list, tuple)) or len(names) != num_classes:
         names = [f"class {i}" for i in range(num_classes)]
     if not isinstance(colors, (list, tuple)) or len(colors) != num_classes:
-        colors = [_voc_color(i) for i in range(num_classes)]
+        colors = [voc_color(i) for i in range(num_classes)]
     return [str(name) for name in names], [[int(part) for part in color] for color in colors]
-
-
-def _voc_color(index: int) -> list[int]:
-    """Return PASCAL VOC's colour of a class: the bits of its number, dealt to red, green and blue in turn."""
-    color = [0, 0, 0]
-    for place in range(7, -1, -1):
-        for channel in range(3):
-            color[channel] |= (index >> channel & 1) << place
-        index >>= 3
-    return color
 
 
 def _crop_size(config: dict) -> list[int] | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from nets.backbones.mscan import MLP_RATIOS, MSCAN_SIZES
 from nets.errors import UserError
 from nets.importers.mmseg_config import layer_norm_eps, look_up, need, norm_eps, take
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 
 Convert = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 Translated = tuple[str, dict, Rules, Convert | None]

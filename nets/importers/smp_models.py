@@ -8,11 +8,18 @@ import torch
 from torch import Tensor
 
 from nets.errors import UserError
-from nets.importers.openmmlab import Rules, rename
+from nets.importers.placing import Rules, rename
 from nets.importers.torchvision_models import resnet_name
 
 # DeepLab's ResNets: strides and dilations per stage at each output stride.
 DILATED = {8: ((1, 2, 1, 1), (1, 1, 2, 4)), 16: ((1, 2, 2, 1), (1, 1, 1, 2))}
+
+
+def is_smp(state_dict: dict[str, Tensor]) -> bool:
+    """Return whether these are the weights of a network of segmentation_models.pytorch."""
+    return "segmentation_head.0.weight" in state_dict and any(
+        key.startswith("encoder.") for key in state_dict
+    )
 
 
 def read_smp(

@@ -9,7 +9,7 @@ import re
 from torch import Tensor
 
 from nets.errors import UserError
-from nets.importers.openmmlab import Rules, rename
+from nets.importers.placing import Rules, rename
 
 # Whether the blocks are bottlenecks, and blocks per stage.
 RESNETS = {
@@ -40,6 +40,13 @@ def resnet_name(state_dict: dict[str, Tensor], prefix: str) -> str:
     return RESNETS[bottleneck, depths]
 
 
+def is_torchvision(state_dict: dict[str, Tensor]) -> bool:
+    """Return whether these are the weights of a segmentation network of torchvision."""
+    return "backbone.conv1.weight" in state_dict and (
+        "classifier.0.weight" in state_dict or "classifier.0.convs.0.0.weight" in state_dict
+    )
+
+
 def read_torchvision(state_dict: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
     """Translate the weights of torchvision's `fcn_resnet*` or `deeplabv3_resnet*`.
 
@@ -49,13 +56,11 @@ def read_torchvision(state_dict: dict[str, Tensor]) -> tuple[dict, dict[str, Ten
     Raises:
         UserError: another network.
     """
-    if "backbone.layer1.0.conv1.weight" not in state_dict or "classifier.0.weight" not in state_dict:
-        deeplab = "classifier.0.convs.0.0.weight" in state_dict
-        if not deeplab or "backbone.layer1.0.conv1.weight" not in state_dict:
-            raise UserError(
-                "these are not the weights of torchvision's FCN or DeepLabV3 on a ResNet; "
-                "only these can be imported"
-            )
+    if not is_torchvision(state_dict):
+        raise UserError(
+            "these are not the weights of torchvision's FCN or DeepLabV3 on a ResNet; "
+            "only these can be imported"
+        )
     rules: Rules = [(r"backbone\.", "backbone.body.")]
     options: dict = {
         "bands": state_dict["backbone.conv1.weight"].shape[1],

@@ -12,7 +12,7 @@ from nets.backbones.mit import HEADS as MIT_HEADS
 from nets.backbones.mit import MIT_SIZES, MLP_RATIO, REDUCTIONS
 from nets.backbones.vit import VIT_SIZES
 from nets.importers.mmseg_config import layer_norm_eps, look_up, need, take
-from nets.importers.openmmlab import Rules
+from nets.importers.placing import Rules
 from nets.importers.pyramid_backbones import Translated, convnext, mscan, swin
 
 

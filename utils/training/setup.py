@@ -14,10 +14,11 @@ from torch import nn
 
 from nets import create_model
 from nets.errors import UserError
-from nets.importers.openmmlab import is_openmmlab, load_openmmlab
+from nets.importers.foreign import is_known, load_foreign
+from nets.importers.weight_files import read_weight_file
 from nets.layers.init import reinitialize
 from nets.registry import find_model, parse_model_options
-from utils.checkpoint import load_matching, read_file
+from utils.checkpoint import is_ours, load_matching
 from utils.data.bands import rgb_bands
 from utils.data.labels import Classes
 from utils.data.layout import DatasetInfo, reading_of, scan_dataset
@@ -133,13 +134,19 @@ def _load_start(options: argparse.Namespace, network: nn.Module, band_names: Seq
             return Start(text, tuple(left_out))
     if options.PRETRAIN_MODEL is None:
         return Start(text)
-    content = read_file(options.PRETRAIN_MODEL)
-    if is_openmmlab(content):
-        content = {"state_dict": load_openmmlab(content).state_dict()}
+    content = read_weight_file(options.PRETRAIN_MODEL)
+    if not is_ours(content) and is_known(content):
+        content = {"state_dict": load_foreign(content, options.PRETRAIN_MODEL).state_dict()}
     state = content.get("state_dict", {})
     mean = state.get("mean") if isinstance(state, dict) else None
     fits = isinstance(mean, torch.Tensor) and mean.shape == network.mean.shape
-    left_out = load_matching(network, content, options.PRETRAIN_MODEL)
+    left_out = load_matching(
+        network,
+        content,
+        options.PRETRAIN_MODEL,
+        stem_init=options.STEM_INIT,
+        rgb_bands=rgb_bands(network.bands, band_names) if network.bands >= 3 else (0, 1, 2),
+    )
     return Start(f"whole network from {options.PRETRAIN_MODEL}", tuple(left_out), fits)
 
 
