@@ -24,18 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     session = open_session(options)
     with gathered_warnings():
         while session.unfinished:
-            train = train_one_epoch(
-                session.model,
-                session.batches,
-                session.iterations,
-                session.criterion,
-                session.optimizer,
-                session.scheduler,
-                session.device,
-                session.title,
-                session.clip_grad,
-                session.precision,
-            )
+            train = train_one_epoch(session, session.iterations, session.title)
             confusion, val, _ = evaluate_network(
                 session.model, session.val_loader, session.device, session.criterion, session.val_progress
             )

@@ -19,7 +19,8 @@ from utils.evaluation.metrics import ConfusionMatrix
 from utils.files import replacing
 from utils.options import train_options
 from utils.training.engine import train_one_epoch
-from utils.training.opening import Build, open_session
+from utils.training.opening import open_session
+from utils.training.plan import Build
 from utils.training.session import Session
 from utils.training.setup import build_network
 
@@ -69,18 +70,7 @@ def train_run(
     clock = time.process_time if session.device.type == "cpu" else time.monotonic
     while session.unfinished:
         began = clock()
-        losses = train_one_epoch(
-            session.model,
-            session.batches,
-            session.iterations,
-            session.criterion,
-            session.optimizer,
-            session.scheduler,
-            session.device,
-            f"{title}, {session.title}",
-            session.clip_grad,
-            session.precision,
-        )
+        losses = train_one_epoch(session, session.iterations, f"{title}, {session.title}")
         training_seconds += clock() - began
         if not validate:
             session.iteration += session.iterations

@@ -32,7 +32,7 @@ from utils.flag_types import number  # noqa: E402
 from utils.options import train_options  # noqa: E402
 from utils.program import run_program  # noqa: E402
 from utils.training.criterion import build_criterion  # noqa: E402
-from utils.training.engine import train_one_epoch  # noqa: E402
+from utils.training.engine import Trainer, train_one_epoch  # noqa: E402
 from utils.training.optimizers import build_optimizer  # noqa: E402
 from utils.training.precision import choose_precision  # noqa: E402
 from utils.training.recipe import choose_recipe, resolve  # noqa: E402
@@ -68,41 +68,36 @@ class Training:
         words = [*flags, "--BATCH_SIZE", str(BATCH), "--AMP", amp]
         options = train_options(words)
         seed_everything(options.SEED, options.DETERMINISTIC)
-        self.device = choose_devices(options)[0]
-        self.precision, _ = choose_precision(options.AMP, self.device)
+        device = choose_devices(options)[0]
+        precision, _ = choose_precision(options.AMP, device)
         self.network = build_network(options, images.bands, images.num_classes)
         switch_off_dropout(self.network)
         pixels, _ = images.tensors()
         self.network.mean.copy_(pixels.nanmean((0, 2, 3)))
         self.network.std.copy_((pixels - self.network.mean[:, None, None]).square().nanmean((0, 2, 3)).sqrt())
-        self.network.to(self.device)
+        self.network.to(device)
         settings, _ = resolve(options, choose_recipe(options), limit)
-        self.clip_grad = settings.clip_grad
-        self.criterion = build_criterion(settings, None).to(self.device)
-        self.optimizer = build_optimizer(self.network, settings)
-        self.scheduler = build_scheduler(self.optimizer, settings, limit, limit)
-        self.batches = images.shuffled_batches()
+        optimizer = build_optimizer(self.network, settings)
+        self.trainer = Trainer(
+            model=self.network,
+            batches=images.shuffled_batches(),
+            criterion=build_criterion(settings, None).to(device),
+            optimizer=optimizer,
+            scheduler=build_scheduler(optimizer, settings, limit, limit),
+            device=device,
+            precision=precision,
+            clip_grad=settings.clip_grad,
+        )
         self.steps = 0
 
     def go_on(self, steps: int, title: str) -> None:
         """Train for some more steps."""
-        train_one_epoch(
-            self.network,
-            self.batches,
-            steps,
-            self.criterion,
-            self.optimizer,
-            self.scheduler,
-            self.device,
-            title,
-            self.clip_grad,
-            self.precision,
-        )
+        train_one_epoch(self.trainer, steps, title)
         self.steps += steps
 
     def score(self, images: Images) -> float:
         """Return the mIoU on the images."""
-        confusion, _, _ = evaluate_network(self.network, images.all_batches(), self.device)
+        confusion, _, _ = evaluate_network(self.network, images.all_batches(), self.trainer.device)
         return confusion.compute().mIoU
 
 
@@ -165,8 +160,8 @@ def check(
         "steps": training.steps,
         "limit": limit,
         "seconds": round(time.monotonic() - started),
-        "precision": training.precision.name,
-        **surroundings(training.device),
+        "precision": training.trainer.precision.name,
+        **surroundings(training.trainer.device),
     }
 
 

@@ -12,7 +12,7 @@ from utils.evaluation.evaluate import evaluate_network
 from utils.options import train_options
 from utils.training import opening, recipe, setup
 from utils.training.criterion import build_criterion
-from utils.training.engine import train_one_epoch
+from utils.training.engine import Trainer, train_one_epoch
 from utils.training.losses import Criterion
 from utils.training.mask_loss import MaskCriterion
 from utils.training.recipe import Recipe, resolve
@@ -58,7 +58,15 @@ def test_a_toy_network_learns_two_classes():
     cpu = torch.device("cpu")
     before = evaluate_network(network, [scene()], cpu, own)
     assert own.training, "validation has to give the criterion's mode back"
-    train_one_epoch(network, iter([scene()] * 80), 80, own, optimizer, constant, cpu, "toy")
+    trainer = Trainer(
+        model=network,
+        batches=iter([scene()] * 80),
+        criterion=own,
+        optimizer=optimizer,
+        scheduler=constant,
+        device=cpu,
+    )
+    train_one_epoch(trainer, 80)
     confusion, losses, _ = evaluate_network(network, [scene()], cpu, own)
     assert before[0].compute().mIoU < 0.6 and confusion.compute().mIoU > 0.98
     assert losses["main"] < 0.25 * before[1]["main"]
@@ -111,10 +119,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
             train_options([*words, *more]), lambda _, bands, classes: Toy(bands, classes, queries=6)
         )
         while session.unfinished:
-            title, device = session.title, session.device
-            parts = session.criterion, session.optimizer, session.scheduler, device, title
-            train = train_one_epoch(session.model, session.batches, session.iterations, *parts)
-            confusion, val, _ = evaluate_network(session.model, session.val_loader, device, session.criterion)
+            train = train_one_epoch(session, session.iterations, session.title)
+            confusion, val, _ = evaluate_network(
+                session.model, session.val_loader, session.device, session.criterion
+            )
             session.finish_epoch(train, val, confusion)
         return session
 

@@ -9,7 +9,7 @@ from tests.test_train import COMMON
 from tests.tiny_dataset import write_dataset
 from train import main
 from utils.checkpoint import read_checkpoint
-from utils.training.engine import train_one_epoch
+from utils.training.engine import Trainer, train_one_epoch
 from utils.training.losses import Criterion
 from utils.training.precision import Precision, choose_precision
 
@@ -30,15 +30,23 @@ class Spy(nn.Module):
         return {"logits": logits}
 
 
-def train_a_little(precision: Precision | None) -> tuple[Spy, float]:
+def train_a_little(precision: Precision) -> tuple[Spy, float]:
     network = Spy()
     torch.manual_seed(1)
     images, masks = torch.randn(2, 2, 8, 8), torch.randint(3, (2, 8, 8))
     batch = {"image": images, "valid": torch.ones(2, 8, 8, dtype=torch.bool), "mask": masks}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    arguments = (network, iter([batch] * 3), 3, Criterion("ce"), optimizer, scheduler, CPU, "test")
-    losses = train_one_epoch(*arguments, precision=precision)
+    trainer = Trainer(
+        model=network,
+        batches=iter([batch] * 3),
+        criterion=Criterion("ce"),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        device=CPU,
+        precision=precision,
+    )
+    losses = train_one_epoch(trainer, 3)
     return network, losses["main"]
 
 
@@ -65,7 +73,7 @@ def test_auto_on_gpus_depends_on_the_generation(monkeypatch):
 
 
 def test_the_network_computes_in_it_and_its_weights_stay_float32():
-    full, full_loss = train_a_little(None)
+    full, full_loss = train_a_little(Precision())
     half, half_loss = train_a_little(Precision("bf16"))
     assert full.computed_in == torch.float32 and half.computed_in == torch.bfloat16
     assert half.layer.weight.dtype == torch.float32

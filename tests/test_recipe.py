@@ -11,7 +11,7 @@ from nets.backbones.catalogue import create_backbone
 from nets.backbones.depth import find_layers
 from utils.options import train_options
 from utils.training.announce import groups_table
-from utils.training.engine import train_one_epoch
+from utils.training.engine import Trainer, train_one_epoch
 from utils.training.optimizers import build_optimizer, describe_groups, parameter_groups
 from utils.training.recipe import choose_recipe, resolve
 from utils.training.schedulers import build_scheduler, lr_factor
@@ -193,17 +193,16 @@ def test_the_gradient_of_all_parameters_together_is_clipped(limit, length):
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     batches = iter([{"image": torch.zeros(1, 1, 1, 1), "valid": torch.ones(1, 1, 1).bool()}])
-    train_one_epoch(
-        network,
-        batches,
-        1,
-        lambda outputs, _masks: (outputs, outputs),
-        optimizer,
-        scheduler,
-        torch.device("cpu"),
-        "",
+    trainer = Trainer(
+        model=network,
+        batches=batches,
+        criterion=lambda outputs, _masks: (outputs, outputs),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        device=torch.device("cpu"),
         clip_grad=limit,
     )
+    train_one_epoch(trainer, 1)
     step = [network.a.item(), network.b.item()]
     assert step == pytest.approx([-0.6 * length, -0.8 * length], rel=1e-4)
 

@@ -12,7 +12,8 @@ from utils.data.labels import Classes
 from utils.data.photometric import BandRanges
 from utils.options import train_options
 from utils.program import run_program
-from utils.training.opening import assemble, make_plan
+from utils.training.assembly import assemble
+from utils.training.plan import make_plan
 from utils.training.setup import build_network
 
 NETWORK = ["--MODEL_TYPE", "unet", "--BACKBONE_TYPE", "test_resnet", "--MODEL_OPTIONS", "decoder_channels=8"]

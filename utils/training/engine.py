@@ -1,7 +1,7 @@
 """The training loop: one visible sequence."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -52,41 +52,51 @@ def endless(loader: DataLoader, sampler: TrainingSampler, iteration: int) -> Ite
             iteration += 1
 
 
-def train_one_epoch(
-    network: nn.Module,
-    batches: Iterator[dict],
-    iterations: int,
-    criterion: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
-    device: torch.device,
-    title: str,
-    clip_grad: float = 0.0,
-    precision: Precision | None = None,
-) -> dict[str, float]:
-    """Train for `iterations` batches and return the mean losses "total" and "main" and the last "lr".
+@dataclass(kw_only=True)
+class Trainer:
+    """What a step of training needs, all of it on one device or wrapped for several.
 
-    A `clip_grad` above 0 limits the norm of the gradient of all parameters together. The network computes in
-    `precision`, float32 by default.
+    Attributes:
+        model: network on its devices.
+        batches: endless batches of the training data.
+        criterion: (outputs, masks) -> (loss to minimise, main loss alone).
+        optimizer, scheduler: stepped once per iteration.
+        device: the leading device.
+        precision: what the network computes in.
+        clip_grad: largest norm of the gradient of all parameters together; 0 is no limit.
+    """
+
+    model: nn.Module
+    batches: Iterator[dict]
+    criterion: Callable[[dict, Tensor], tuple[Tensor, Tensor]]
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    device: torch.device
+    precision: Precision = field(default_factory=Precision)
+    clip_grad: float = 0.0
+
+
+def train_one_epoch(trainer: Trainer, iterations: int, title: str = "") -> dict[str, float]:
+    """Train for `iterations` batches and return the mean losses "total" and "main" and the last "lr".
 
     Raises:
         UserError: the loss is no longer a number.
     """
-    network.train()
-    precision = precision or Precision()
-    scaler = precision.scaler
-    losses = RunningLoss.start(device)
+    model, optimizer, scheduler = trainer.model, trainer.optimizer, trainer.scheduler
+    scaler = trainer.precision.scaler
+    model.train()
+    losses = RunningLoss.start(trainer.device)
     bar = tqdm(range(iterations), desc=title, unit="batch", dynamic_ncols=True)
     for step in bar:
-        images, masks = to_device(next(batches), device)
-        with precision.autocast():
-            outputs = network(images)
-        total, main = criterion(outputs, masks)
+        images, masks = to_device(next(trainer.batches), trainer.device)
+        with trainer.precision.autocast():
+            outputs = model(images)
+        total, main = trainer.criterion(outputs, masks)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(total).backward()
-        if clip_grad:
+        if trainer.clip_grad:
             scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(network.parameters(), clip_grad)
+            nn.utils.clip_grad_norm_(model.parameters(), trainer.clip_grad)
         scaler.step(optimizer)
         scaler.update()
         lr = scheduler.get_last_lr()[0]

@@ -8,9 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -22,17 +19,18 @@ from utils.evaluation.metrics import ConfusionMatrix
 from utils.evaluation.plots import draw_confusion
 from utils.options import plain_options
 from utils.training.announce import say
-from utils.training.engine import endless
+from utils.training.engine import Trainer, endless
 from utils.training.logger import TrainingLog
-from utils.training.precision import Precision
 from utils.training.runs import remove_old
 
 SECONDS_BETWEEN_PICTURES = 30
 
 
-@dataclass
-class Session:
+@dataclass(kw_only=True)
+class Session(Trainer):
     """The state of a run between two epochs ("rounds" of several epochs where MAX_ITERS is given).
+
+    It is the `Trainer` of the run, whose batches go on from the iterations that are done.
 
     Attributes:
         options: flags of the run.
@@ -41,11 +39,7 @@ class Session:
         data: the checked data set.
         crop: training crop (height, width) in pixels.
         bands: what a checkpoint says of the bands.
-        device: the leading device.
-        model: network on its devices.
         total, per_round: iterations of the run and between two validations.
-        precision: what the network computes in.
-        clip_grad: largest norm of the gradient; 0 is no limit.
         iteration: iterations done.
         best: best mIoU so far, negative before the first validation.
         best_confusion: confusion matrix of the best epoch, until it is drawn.
@@ -57,19 +51,12 @@ class Session:
     data: DatasetInfo
     crop: tuple[int, int]
     bands: dict
-    device: torch.device
-    model: nn.Module
-    criterion: nn.Module
-    optimizer: Optimizer
-    scheduler: LRScheduler
     sampler: TrainingSampler
     train_loader: DataLoader
     val_loader: DataLoader
     log: TrainingLog
     total: int
     per_round: int
-    precision: Precision
-    clip_grad: float = 0.0
     iteration: int = 0
     best: float = -1.0
     best_confusion: ConfusionMatrix | None = None

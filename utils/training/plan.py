@@ -1,0 +1,180 @@
+"""The plan of a run: everything that is decided and checked before anything is written."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from utils.data.augment_level import DEFAULT
+from utils.data.class_weights import class_weights
+from utils.data.dataset import SegmentationDataset, TrainingSampler
+from utils.data.layout import DatasetInfo
+from utils.data.samples import training_samples
+from utils.data.statistics import BandStatistics, cached_statistics, measure_bands
+from utils.devices import check_batch, choose_devices, describe
+from utils.training import announce
+from utils.training.announce import say
+from utils.training.precision import Precision, choose_precision
+from utils.training.recipe import Settings, choose_recipe, resolve
+from utils.training.runs import new_run
+from utils.training.setup import (
+    check_names,
+    check_same_data,
+    check_training_step,
+    choose_normalization,
+    crop_size,
+    load_start,
+    read_dataset,
+    seed_everything,
+)
+from utils.training.training_data import training_flip, training_level, training_set
+
+Build = Callable[[argparse.Namespace, int, int], nn.Module]
+
+
+@dataclass
+class Plan:
+    """What a run is going to be, decided and checked; nothing of it is written yet.
+
+    Attributes:
+        options: flags of the run.
+        family: name of the network family.
+        folder: where everything of the run will stand.
+        devices: the leading one first.
+        data: the checked data set.
+        crop: training crop (height, width) in pixels.
+        train: the training samples, augmented.
+        network: with its start loaded and its normalisation set.
+        bands: what checkpoints say of the bands.
+        weights: loss weight per class, or None.
+        sampler: order of the training tiles.
+        precision: what the network computes in.
+        settings, decisions: of the optimisation, and each decision with its reason.
+        total: iterations of the run.
+    """
+
+    options: argparse.Namespace
+    family: str
+    folder: Path
+    devices: list[torch.device]
+    data: DatasetInfo
+    crop: tuple[int, int]
+    train: SegmentationDataset
+    network: nn.Module
+    bands: dict
+    weights: list[float] | None
+    sampler: TrainingSampler
+    precision: Precision
+    settings: Settings
+    decisions: list[tuple[str, object, str]]
+    total: int
+
+
+def make_plan(
+    options: argparse.Namespace, checkpoint: dict | None, folder: Path | None, build: Build
+) -> Plan:
+    """Read and check everything that a run needs, the cheap things first."""
+    devices = choose_devices(options)
+    check_batch(options.BATCH_SIZE, devices)
+    precision, why_precision = choose_precision(options.AMP, devices[0])
+    family = check_names(options)
+    data = read_dataset(options)
+    crop = crop_size(options, data)
+    tiles = len(training_samples(data.splits["train"], crop))
+    seed_everything(options.SEED, options.DETERMINISTIC)
+    network = build(options, data.bands, data.classes.num_classes)
+    check_training_step(network, options.BATCH_SIZE // len(devices), crop)
+    backbone = network.blueprint["options"].get("backbone")
+    folder = folder or new_run(options.RUN_NAME, f"{family}_{backbone}" if backbone else family)
+    say(f"found: {data.found}", *data.notices, *training_level(options, data)[1])
+    say("", *announce.labels_table(data), "")
+    if tiles < options.BATCH_SIZE:
+        fewer = f"fewer than --BATCH_SIZE {options.BATCH_SIZE}"
+        say(f"{tiles} training tiles are {fewer}: they fill it repeatedly", "")
+    if checkpoint is None:
+        counts, names = data.label_counts["train"], data.classes.names
+        weights = class_weights(counts, options.CLASS_WEIGHTS, names)
+        bands = start_weights(options, network, data, folder)
+    else:
+        check_same_data(checkpoint, data)
+        network.load_state_dict(checkpoint["state_dict"])
+        bands, weights = checkpoint["bands"], checkpoint["training"]["class_weights"]
+    sampler = TrainingSampler(tiles, options.BATCH_SIZE, options.SEED)
+    total = options.MAX_ITERS or options.EPOCHS * sampler.batches_per_epoch
+    settings, decisions = resolve(options, choose_recipe(options), total)
+    train = training_set(options, data, crop, network.mean.tolist(), network.std.tolist())
+    return Plan(
+        options,
+        family,
+        folder,
+        devices,
+        data,
+        crop,
+        train,
+        network,
+        bands,
+        weights,
+        sampler,
+        precision,
+        settings,
+        [("precision", precision.name, why_precision), *decisions],
+        total,
+    )
+
+
+def about_plan(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
+    """Return the decisions beside those of the recipe."""
+    options, crop, blueprint = plan.options, plan.crop, plan.network.blueprint
+    millions = sum(p.numel() for p in plan.network.parameters()) / 1e6
+    augmentation, rare = plan.train.augmentation, options.RARE_CLASS_SAMPLING
+    return [
+        ("run", plan.folder, "resumed" if resumed else ""),
+        ("device", describe(plan.devices), ""),
+        ("network", f"{plan.family}, {millions:.2f} M parameters", ""),
+        ("options", ", ".join(f"{k}={v}" for k, v in blueprint["options"].items()), ""),
+        ("length", _length(options, plan.total, plan.sampler.batches_per_epoch), ""),
+        ("normalisation", plan.bands["scaling"], "--NORMALIZATION" if options.NORMALIZATION else ""),
+        ("crop", f"{crop[0]} x {crop[1]} pixels", "--CROP_SIZE" if options.CROP_SIZE else "from the tiles"),
+        ("augment", augmentation.level.describe(), "" if options.AUGMENT == DEFAULT else "--AUGMENT"),
+        ("flip", *training_flip(options, plan.data)),
+        ("rare_classes", "not preferred" if rare is None else f"crops by temperature {rare:g}", ""),
+        ("class_weights", options.CLASS_WEIGHTS, "default" if options.CLASS_WEIGHTS == "none" else "flag"),
+    ]
+
+
+def _length(options: argparse.Namespace, total: int, per_epoch: int) -> str:
+    if options.MAX_ITERS:
+        return f"{total} iterations of {options.BATCH_SIZE} crops ({total / per_epoch:.1f} epochs)"
+    hint = "; real runs take 100 or more" if options.EPOCHS < 20 else ""
+    return f"{options.EPOCHS} epoch(s) of {per_epoch} iterations of {options.BATCH_SIZE} crops{hint}"
+
+
+def start_weights(options: argparse.Namespace, network: nn.Module, data: DatasetInfo, folder: Path) -> dict:
+    """Load the start of a new run, set its normalisation and return what checkpoints say of the bands."""
+    start = load_start(options, network, data.band_names)
+    train = data.splits["train"]
+    statistics = cached_statistics(folder / "statistics.json", train, lambda: measure_bands(train))
+    scaling = choose_normalization(options, network, statistics, start)
+    say(*announce.bands_table(data, statistics), "", f"start: {start.text}", *_listed(start.left_out))
+    return describe_bands(data, statistics, scaling)
+
+
+def describe_bands(data: DatasetInfo, statistics: BandStatistics, scaling: str) -> dict:
+    """Return what a checkpoint says of the bands, in plain values."""
+    return {
+        "names": list(data.band_names),
+        "dtype": data.dtype,
+        "scaling": f"mean and standard deviation ({scaling})",
+        "minimum": list(statistics.minimum),
+        "maximum": list(statistics.maximum),
+    }
+
+
+def _listed(left_out: tuple[str, ...], most: int = 20) -> list[str]:
+    lines = [f"  not loaded: {line}" for line in left_out[:most]]
+    if len(left_out) > most:
+        lines.append(f"  ... and {len(left_out) - most} more")
+    return lines
