@@ -230,4 +230,4 @@ def test_mixed_dtypes_and_alpha_are_said(tmp_path):
     write_raster(tmp_path / "images" / "t2.png", zeros("uint8", (4, 16, 16), 9))
     info = scan_dataset(tmp_path)
     text = " ".join(info.notices)
-    assert "alpha" in text and "float32, uint16, uint8" in text and info.dtype == "float32"
+    assert "alpha" in text and "uint16 in 3, float32 in 1, uint8 in 1" in text and info.dtype == "float32"

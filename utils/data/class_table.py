@@ -9,7 +9,8 @@ from nets.errors import UserError
 from utils.data.cells import Cells
 from utils.data.classes_file import ClassesFile, file_classes
 from utils.data.color_labels import color_classes, nearest_color
-from utils.data.label_map import Rule
+from utils.data.findings import FileError, Report, stop, told
+from utils.data.label_map import Rule, parse_label_map
 from utils.data.labels import (
     DEFAULT_IGNORED,
     Classes,
@@ -17,11 +18,14 @@ from utils.data.labels import (
     default_colors,
     palette_colors,
     plain_classes,
+    value_text,
 )
 from utils.data.mapped_classes import base_classes, mapped_classes
 
 # More classes than any published data set has: beyond it a stray value is far likelier than a class.
 MOST_CLASSES_GUESSED = 1000
+# Values that are shown where classes cannot be told.
+_MOST_FREQUENT = 20
 
 
 @dataclass(frozen=True)
@@ -102,28 +106,84 @@ def build_classes(
     return _from_labels(known, scans, num_classes, palette)
 
 
-def check_values(scans: Sequence[LabelScan], classes: Classes) -> None:
-    """Raise a UserError for the first file with a value that is neither a class nor ignored."""
-    for scan in scans:
-        counts = scan.values(classes)
-        wrong = {v: n for v, n in counts.items() if v not in classes.table and v not in classes.ignored}
-        if not wrong:
-            continue
-        value = max(wrong, key=wrong.__getitem__)
-        if scan.by_color != (classes.kind != "number"):
-            holds, needed = ("colours", "numbers") if scan.by_color else ("numbers", "colours")
-            raise UserError(f"{scan.path} holds {holds}; the classes at hand are told by {needed}")
-        if not scan.by_color:
-            raise UserError(
-                f"{scan.path} holds the label value {value} in {wrong[value]} pixels; allowed are "
-                f"{classes.allowed}; mend the label, or say in classes.json or --LABEL_MAP what it means"
-            )
-        near = nearest_color(value, classes)
+def classes_or_values(
+    file: ClassesFile | None,
+    scans: Sequence[LabelScan],
+    num_classes: int | None,
+    palette: dict[int, Color] | None,
+    rules: Sequence[Rule],
+    report: Report = stop,
+) -> tuple[Classes, list[str]]:
+    """Return what `build_classes` does, with every value checked.
+
+    Where classes cannot be told, and `report` lets it pass, the most frequent values stand for them.
+    """
+    with told(report):
+        classes, notices = build_classes(file, scans, num_classes, palette, rules)
+        check_values(scans, classes, report)
+        return classes, notices
+    counts = Counter(all_values(scans))
+    values = sorted(value for value, _ in counts.most_common(_MOST_FREQUENT))
+    kind = "color" if scans[0].by_color else "number"
+    names, rest = tuple(value_text(value, kind) for value in values), tuple(set(counts) - set(values))
+    table = {value: index for index, value in enumerate(values)}
+    notice = f"classes cannot be told from the labels: the {len(values)} most frequent values stand for them"
+    return Classes(names, default_colors(len(values)), table, rest, kind), [notice]
+
+
+def mapped_onto(
+    classes: Classes, label_map: str | None, labels: Sequence[LabelScan], palette: dict[int, Color] | None
+) -> Classes:
+    """Return a checkpoint's classes for labels of other values, as `--LABEL_MAP` says."""
+    if not label_map:
+        return classes
+    kind = "color" if labels[0].by_color else "number"
+    ignored = () if labels[0].by_color else DEFAULT_IGNORED
+    known = replace(classes, table={}, ignored=ignored, kind=kind)
+    mapped = mapped_classes(
+        known, parse_label_map(label_map), all_values(labels), palette, classes.num_classes
+    )
+    if mapped.num_classes > classes.num_classes:
         raise UserError(
-            f"{scan.path} holds the colour {classes.text(value)} in {wrong[value]} pixels"
-            f"{f' ({len(wrong)} unknown colours in all)' if len(wrong) > 1 else ''}; {near}; "
-            "save labels without smoothing and lossy compression, or say in --LABEL_MAP what the colour means"
+            f"--LABEL_MAP names the class {mapped.names[classes.num_classes]}, the checkpoint has "
+            f"{', '.join(classes.names)}; use these"
         )
+    return mapped
+
+
+def check_values(scans: Sequence[LabelScan], classes: Classes, report: Report = stop) -> None:
+    """Report every file with a value that is neither a class nor ignored."""
+    for scan in scans:
+        with told(report):
+            _check_values(scan, classes)
+
+
+def _check_values(scan: LabelScan, classes: Classes) -> None:
+    counts = scan.values(classes)
+    wrong = {v: n for v, n in counts.items() if v not in classes.table and v not in classes.ignored}
+    if not wrong:
+        return
+    value = max(wrong, key=wrong.__getitem__)
+    if scan.by_color != (classes.kind != "number"):
+        holds, needed = ("colours", "numbers") if scan.by_color else ("numbers", "colours")
+        text = f"{scan.path} holds {holds}; the classes at hand are told by {needed}"
+        raise FileError(text, "label kinds", scan.path, holds)
+    shown = sorted(wrong.items(), key=lambda item: -item[1])[:5]
+    detail = ", ".join(f"{classes.text(value)} in {count:,} pixels" for value, count in shown)
+    detail += f" and {len(wrong) - 5} more values" if len(wrong) > 5 else ""
+    if not scan.by_color:
+        text = (
+            f"{scan.path} holds the label value {value} in {wrong[value]} pixels; allowed are "
+            f"{classes.allowed}; mend the label, or say in classes.json or --LABEL_MAP what it means"
+        )
+        raise FileError(text, "label value", scan.path, f"{detail}; allowed are {classes.allowed}")
+    near = nearest_color(value, classes)
+    text = (
+        f"{scan.path} holds the colour {classes.text(value)} in {wrong[value]} pixels"
+        f"{f' ({len(wrong)} unknown colours in all)' if len(wrong) > 1 else ''}; {near}; "
+        "save labels without smoothing and lossy compression, or say in --LABEL_MAP what the colour means"
+    )
+    raise FileError(text, "label value", scan.path, f"{detail}; {near}")
 
 
 def _by_color(scans: Sequence[LabelScan]) -> bool:
@@ -132,9 +192,10 @@ def _by_color(scans: Sequence[LabelScan]) -> bool:
     other = next((scan for scan in scans if scan.by_color != first.by_color), None)
     if other is not None:
         colored, grey = (first, other) if first.by_color else (other, first)
-        raise UserError(
+        text = (
             f"{colored.path} holds colours and {grey.path} holds numbers; all labels of a set are of one kind"
         )
+        raise FileError(text, "label kinds", other.path, f"unlike {first.path.name}")
     return first.by_color
 
 
@@ -182,10 +243,10 @@ def _from_labels(
     count = max(2, values[-1] + 1) if values else 2
     if num_classes is None and count > MOST_CLASSES_GUESSED:
         scan = next(scan for scan in scans if values[-1] in scan.counts or scan.nodata == values[-1])
-        raise UserError(
-            f"{scan.path} holds the label value {values[-1]} in {scan.counts.get(values[-1], 0)} pixels, "
-            f"which would mean {count} classes; mend the label, or write classes.json"
-        )
+        held = f"the label value {values[-1]} in {scan.counts.get(values[-1], 0)} pixels"
+        meant = f"which would mean {count} classes"
+        text = f"{scan.path} holds {held}, {meant}; mend the label, or write classes.json"
+        raise FileError(text, "classes", scan.path, f"{held}, {meant}")
     notices = [f"label value {value} is the files' no-data value: ignored" for value in nodata]
     total = count if num_classes is None else num_classes
     used = sum(1 for value in values if 0 <= value < total)

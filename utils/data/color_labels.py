@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from nets.errors import UserError
 from utils.data.classes_file import ClassesFile
+from utils.data.findings import FileError
 from utils.data.labels import DEFAULT_IGNORED, Classes, pack_color, plain_classes, unpack_color, value_text
 
 # Without a table, more colours than these are smoothed or compressed labels.
@@ -78,17 +79,24 @@ def _check_guess(counts: Mapping[int, int]) -> None:
     values = sorted(counts, key=counts.__getitem__)
     if len(values) > MOST_COLORS_GUESSED:
         most = ", ".join(value_text(value, "color") for value in values[:-6:-1])
-        raise UserError(
+        raise FileError(
             f"labels hold {len(values)} colours, the most frequent are {most}: they seem smoothed "
-            "or compressed; save them exactly, or say in --LABEL_MAP which colours are classes"
+            "or compressed; save them exactly, or say in --LABEL_MAP which colours are classes",
+            "label colours",
+            "",
+            f"{len(values)} colours in all, the most frequent are {most}",
         )
     for index, rare in enumerate(values):
         for other in values[index + 1 :]:
             if _difference(rare, other) <= NEAR:
                 one, two = value_text(rare, "color"), value_text(other, "color")
-                raise UserError(
-                    f"labels hold the colour {one} in {counts[rare]} pixels, nearly {two} ({counts[other]} "
-                    "pixels); save them without smoothing or compression, or say in --LABEL_MAP what they are"
+                near = f"{one} in {counts[rare]} pixels, nearly {two} ({counts[other]} pixels)"
+                raise FileError(
+                    f"labels hold the colour {near}; "
+                    "save them without smoothing or compression, or say in --LABEL_MAP what they are",
+                    "label colours",
+                    "",
+                    near,
                 )
 
 

@@ -38,7 +38,7 @@ def whole_samples(parts: Sequence[Part], classes: Classes) -> tuple[tuple[Sample
         if part.label.cells is not None:
             grid = part.label.cells.per_class(classes, part.label.nodata)
             cells = _windows(grid.any(axis=0), part)
-        own = _class_counts(part.label, classes)
+        own = class_counts(part.label, classes)
         samples.append(_sample(part, own, cells))
         counts += own
     return tuple(samples), counts
@@ -81,7 +81,7 @@ def divide_scenes(parts: Sequence[Part], classes: Classes, fraction: float, seed
     return Divided({"train": tuple(train), "val": tuple(val)}, counts, text)
 
 
-def _class_counts(label: LabelScan, classes: Classes) -> np.ndarray:
+def class_counts(label: LabelScan, classes: Classes) -> np.ndarray:
     """Return the pixels of each class (K)."""
     counts = np.zeros(classes.num_classes, dtype=np.int64)
     for value, count in label.values(classes).items():

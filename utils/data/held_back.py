@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nets.errors import UserError
+from utils.data.findings import FileError
 from utils.data.layouts.base import Entry
 from utils.data.raster import Window
 
@@ -89,9 +89,11 @@ def hold_back_blocks(counts: np.ndarray, side: int, fraction: float, seed: int, 
         if left.any() and (best is None or score < best[0]):
             best = score, division
     if best is None:
-        raise UserError(
+        raise FileError(
             f"{what}: the labels lie too close together to hold back a part for validation; "
-            "label more places, or give a second scene with labels in annotations/val.txt"
+            "label more places, or give a second scene with labels in annotations/val.txt",
+            "not divisible",
+            what,
         )
     return best[1]
 

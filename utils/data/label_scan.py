@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from rasterio.crs import CRS
 
-from nets.errors import UserError
 from utils.data.cells import Cells
 from utils.data.class_table import LabelScan
+from utils.data.findings import FileError, blamed
 from utils.data.labels import saturate
 from utils.data.layouts.base import Entry
 from utils.data.raster import RasterInfo, Window, label_info, raster_info, read_image, read_label
@@ -32,13 +32,20 @@ def inspect(entry: Entry, saturated: bool = False, cells: bool = False) -> tuple
         cells: Counts each cell of the label by itself; a scene's always are.
 
     Raises:
-        UserError: A file cannot be read, or label and image do not cover the same pixels.
+        FileError: A file cannot be read, or label and image do not cover the same pixels.
     """
-    image = raster_info(entry.image)
-    read_image(entry.image, Window(image.height - 1, 0, 1, image.width))
+    with blamed("unreadable image", entry.image):
+        image = raster_info(entry.image)
+        read_image(entry.image, Window(image.height - 1, 0, 1, image.width))
+    with blamed("unreadable label", entry.label):
+        return image, _inspect_label(entry, image, saturated, cells)
+
+
+def _inspect_label(entry: Entry, image: RasterInfo, saturated: bool, cells: bool) -> LabelScan:
     header = label_info(entry.label)
     if (header.height, header.width) != (image.height, image.width):
-        raise UserError(_size_message(image, header))
+        sizes = f"{header.height} x {header.width}, its image {image.height} x {image.width}"
+        raise FileError(_size_message(image, header), "label size", entry.label, sizes)
     _check_place(image, header)
     whole = header.nodata is not None and float(header.nodata).is_integer()
     nodata = int(header.nodata) if whole else None
@@ -47,7 +54,7 @@ def inspect(entry: Entry, saturated: bool = False, cells: bool = False) -> tuple
     side = cell_side(*size) if scene else 0
     grid = Cells(side, *(-(-length // side) for length in size)) if scene else None
     counts, hidden = _count(entry.label, size, nodata, saturated and header.bands == 3, grid)
-    return image, LabelScan(entry.label, *size, counts, nodata, hidden, header.bands == 3, grid)
+    return LabelScan(entry.label, *size, counts, nodata, hidden, header.bands == 3, grid)
 
 
 def _count(
@@ -104,30 +111,37 @@ def _strips(height: int, width: int, side: int) -> Iterable[Window]:
 
 def _require_label(path: Path, values: int) -> None:
     if values > _MOST_VALUES:
-        raise UserError(
+        raise FileError(
             f"{path} holds more than {_MOST_VALUES} different values: it seems to be a picture and no label, "
-            "or a label that was smoothed or compressed with losses"
+            "or a label that was smoothed or compressed with losses",
+            "label is a picture",
+            path,
         )
 
 
 def _check_place(image: RasterInfo, label: RasterInfo) -> None:
-    """Raise a UserError where both files say where they lie on the map and contradict each other."""
+    """Raise a FileError where both files say where they lie on the map and contradict each other."""
     if image.crs and label.crs and CRS.from_wkt(image.crs) != CRS.from_wkt(label.crs):
-        one, two = (_crs_name(info.crs) for info in (label, image))
-        raise UserError(f"{label.path} is in {one}, its image {image.path} in {two}; warp the label to that")
+        one, two = (crs_name(info.crs) for info in (label, image))
+        text = f"{label.path} is in {one}, its image {image.path} in {two}; warp the label to that"
+        raise FileError(text, "label place", label.path, f"in {one}, its image in {two}")
     if image.transform is None or label.transform is None:
         return
     to_map, from_map = (np.reshape(info.transform, (3, 3)) for info in (label, image))
     corners = np.array([(x, y, 1) for x in (0, label.width) for y in (0, label.height)]).T
     shift = float(np.abs(np.linalg.solve(from_map, to_map @ corners) - corners).max())
     if shift > _MOST_SHIFT:
-        raise UserError(
+        raise FileError(
             f"{label.path} lies up to {shift:.4g} pixels beside its image {image.path} on the map "
-            "(other origin or pixel size); cut both to one grid"
+            "(other origin or pixel size); cut both to one grid",
+            "label place",
+            label.path,
+            f"up to {shift:.4g} pixels beside",
         )
 
 
-def _crs_name(wkt: str) -> str:
+def crs_name(wkt: str) -> str:
+    """Return the number or the name of a coordinate reference system."""
     crs = CRS.from_wkt(wkt)
     epsg = crs.to_epsg()
     return f"EPSG:{epsg}" if epsg else wkt.split('"')[1]

@@ -1,26 +1,26 @@
 """A data set on disk: everything about it is read and checked before training starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from nets.errors import UserError
-from utils.data.class_table import LabelScan, all_values, build_classes, check_values
+from utils.data.checks import cheap_findings, check_bands
+from utils.data.class_table import LabelScan, all_values, check_values, classes_or_values, mapped_onto
 from utils.data.classes_file import ClassesFile, find_classes_file, read_classes_json
 from utils.data.dividing import Part, divide_scenes, whole_samples
+from utils.data.findings import NOTE, FileError, Finding, Report, attempt, stop, told
 from utils.data.held_back import hold_back_tiles
 from utils.data.label_map import parse_label_map
 from utils.data.label_scan import inspect
-from utils.data.labels import DEFAULT_IGNORED, KINDS, Classes, Color
+from utils.data.labels import KINDS, Classes
 from utils.data.layouts import Layout, Request, find_layout, missing_split, read_layout
 from utils.data.layouts.base import Entry
 from utils.data.layouts.folders import IMAGE_FOLDERS
-from utils.data.mapped_classes import mapped_classes
 from utils.data.raster import RasterInfo, read_palette
 from utils.data.samples import Sample
 from utils.data.threads import in_threads
@@ -28,6 +28,7 @@ from utils.data.threads import in_threads
 __all__ = ["DatasetInfo", "Reading", "Sample", "in_threads", "read_layout", "scan_dataset"]
 
 ALL = "all"
+ALPHA = "an alpha band is read as the mask of valid pixels, not as a band"
 
 
 class Reading(NamedTuple):
@@ -67,10 +68,12 @@ class DatasetInfo:
         band_names: From the first image, else from `classes.json`, else band_1, band_2, ...
         dtype: numpy dtype that holds the values of every image.
         has_crs: All images of the first split carry a coordinate reference system.
-        notices: Sentences that the user should read.
+        remarks: Sentences on how the data are read.
+        findings: What headers, names and label values say against the data; notes are for the doctor alone.
         label_counts: Pixels of each class (K), per split.
         value_pixels: Pixels of each label value, over all that was read.
         found: The layout and its splits in words.
+        parts: Headers and label values of every file, per split, before anything is held back.
     """
 
     root: Path
@@ -80,10 +83,17 @@ class DatasetInfo:
     band_names: tuple[str, ...]
     dtype: str
     has_crs: bool
-    notices: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     label_counts: dict[str, np.ndarray] = field(default_factory=dict)
     value_pixels: dict[int, int] = field(default_factory=dict)
     found: str = ""
+    parts: dict[str, list[Part]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Sentences that the user should read."""
+        return (*(finding.text() for finding in self.findings if finding.severity != NOTE), *self.remarks)
 
     @property
     def smallest_tile(self) -> tuple[int, int]:
@@ -102,6 +112,7 @@ def scan_dataset(
     reading: Reading | None = None,
     workers: int | None = None,
     progress: bool = True,
+    report: Report = stop,
 ) -> DatasetInfo:
     """Read every list, image header and label of a data set once, and check that they fit together.
 
@@ -114,30 +125,30 @@ def scan_dataset(
         reading: Layout, meaning of the labels, and what is held back for validation.
         workers: Threads that read; None takes the processors, at most eight.
         progress: Show a bar.
+        report: Gets the mistakes of single files; what is left is read without them.
 
     Raises:
-        UserError: The first thing that is wrong, with the file it is wrong in.
+        UserError: A mistake in the flags, or nothing is left to be read.
     """
     root, reading = Path(root), reading or Reading()
-    layout, groups, by_blocks = _groups(root, splits, reading)
+    layout, groups, by_blocks = _groups(root, splits, reading, report)
     file = _classes_file(root, layout, reading.label_dir)
     meaning = (file or layout.meaning) if classes is None else None
     saturated = bool(meaning and meaning.saturated) if classes is None else classes.kind == KINDS[2]
-    entries = [entry for group in groups.values() for entry in group]
     look = partial(inspect, saturated=saturated, cells=by_blocks)
-    found = list(in_threads(look, entries, workers, "reading labels" if progress else None))
-    images, labels = [image for image, _ in found], [label for _, label in found]
-    _check_bands(images, bands)
-    palette = read_palette(entries[0].label)
+    title = "reading labels" if progress else None
+    parts = _inspected(groups, partial(attempt, look), workers, title, report)
+    parts = check_bands(parts, bands, report)
+    every = [part for group in parts.values() for part in group]
+    images, labels = [part.image for part in every], [part.label for part in every]
+    palette = read_palette(labels[0].path)
     if classes is None:
-        told = reading.label_map or (None if meaning else _class_table(root))
-        rules = parse_label_map(told) if told else ()
-        classes, notices = build_classes(meaning, labels, num_classes, palette, rules)
+        given = reading.label_map or (None if meaning else _class_table(root))
+        rules = parse_label_map(given) if given else ()
+        classes, remarks = classes_or_values(meaning, labels, num_classes, palette, rules, report)
     else:
-        classes, notices = _mapped_onto(classes, reading.label_map, labels, palette), []
-    check_values(labels, classes)
-    parts = iter([Part(entry, *both) for entry, both in zip(entries, found, strict=True)])
-    by_split = {split: [next(parts) for _ in group] for split, group in groups.items()}
+        classes, remarks = mapped_onto(classes, reading.label_map, labels, palette), []
+        check_values(labels, classes, report)
     info = DatasetInfo(
         root=root,
         splits={},
@@ -145,20 +156,22 @@ def scan_dataset(
         bands=images[0].bands,
         band_names=_band_names(images[0], file),
         dtype=np.result_type(*{image.dtype for image in images}).name,
-        has_crs=all(part.image.crs is not None for part in next(iter(by_split.values()))),
-        notices=(*layout.notices, *notices, *_notices(groups, images)),
+        has_crs=all(part.image.crs is not None for part in next(iter(parts.values()))),
+        remarks=(*layout.notices, *remarks, *([ALPHA] if any(image.has_alpha for image in images) else [])),
+        findings=(*layout.findings, *cheap_findings(parts, classes)),
         value_pixels=all_values(labels),
+        parts=parts,
     )
-    return _with_samples(info, layout, by_split, by_blocks, splits, reading)
+    return _with_samples(info, layout, by_blocks, splits, reading, report)
 
 
 def _groups(
-    root: Path, splits: Sequence[str] | None, reading: Reading
+    root: Path, splits: Sequence[str] | None, reading: Reading, report: Report
 ) -> tuple[Layout, dict[str, list[Entry]], bool]:
     """Return the layout, the files to read for each split, and whether scenes are to be divided by blocks."""
     everything = splits is not None and ALL in splits and not (root / "annotations" / f"{ALL}.txt").is_file()
     asked = tuple(splits) if splits is not None and not everything else None
-    layout = find_layout(Request(root, reading.label_dir, asked), reading.format)
+    layout = find_layout(Request(root, reading.label_dir, asked, report), reading.format)
     groups = dict(layout.splits)
     if everything:
         return layout, {ALL: [entry for entries in groups.values() for entry in entries]}, False
@@ -185,36 +198,62 @@ def _groups(
 def _with_samples(
     info: DatasetInfo,
     layout: Layout,
-    parts: dict[str, list[Part]],
     by_blocks: bool,
     splits: Sequence[str] | None,
     reading: Reading,
+    report: Report,
 ) -> DatasetInfo:
     """Fill in the samples of each split and their pixels per class."""
-    samples, counts, notices = {}, {}, []
-    for split, group in parts.items():
-        if by_blocks and split == "train":
-            divided = divide_scenes(group, info.classes, reading.val_fraction, reading.seed)
-            samples |= divided.samples
-            counts |= divided.counts
-            notices.append(f"{divided.text} (--VAL_FRACTION {reading.val_fraction:g}, --SEED {reading.seed})")
-        else:
-            samples[split], counts[split] = whole_samples(group, info.classes)
+    samples, counts, remarks = {}, {}, []
+    for split, group in info.parts.items():
+        samples[split], counts[split] = whole_samples(group, info.classes)
+        if by_blocks and split == "train" and counts[split].any():
+            with told(report):
+                divided = divide_scenes(group, info.classes, reading.val_fraction, reading.seed)
+                samples |= divided.samples
+                counts |= divided.counts
+                how = f"(--VAL_FRACTION {reading.val_fraction:g}, --SEED {reading.seed})"
+                remarks.append(f"{divided.text} {how}")
     kept = {split: group for split, group in samples.items() if splits is None or split in splits}
     for split in kept:
-        if not counts[split].any():
-            source = layout.sources.get(split, f"{info.root}, {split}")
-            raise UserError(
-                f"{source}: every label pixel is ignored; allowed values are {info.classes.allowed}"
-            )
+        with told(report):
+            _require_labels(counts[split], layout.sources.get(split, f"{info.root}, {split}"), info.classes)
     sizes = ", ".join(f"{split} {len(group)}" for split, group in kept.items())
     return replace(
         info,
         splits=kept,
         label_counts={split: counts[split] for split in kept},
-        notices=(*info.notices, *notices),
+        remarks=(*info.remarks, *remarks),
         found=f"{layout.title} ({layout.format}): {sizes}",
     )
+
+
+def _inspected(
+    groups: dict[str, list[Entry]],
+    look: Callable[[Entry], tuple[RasterInfo, LabelScan] | FileError],
+    workers: int | None,
+    title: str | None,
+    report: Report,
+) -> dict[str, list[Part]]:
+    """Look at all files; a split of which nothing is left is left out."""
+    entries = [(split, entry) for split, group in groups.items() for entry in group]
+    parts: dict[str, list[Part]] = {split: [] for split in groups}
+    with closing(in_threads(look, [entry for _, entry in entries], workers, title)) as results:
+        for (split, entry), result in zip(entries, results, strict=True):
+            if isinstance(result, FileError):
+                report(result)
+            else:
+                parts[split].append(Part(entry, *result))
+    if not any(parts.values()):
+        text = f"none of the {len(entries)} images can be read with its label"
+        raise FileError(text, "nothing readable", entries[0][1].image.parent)
+    return {split: group for split, group in parts.items() if group}
+
+
+def _require_labels(counts: np.ndarray, source: str, classes: Classes) -> None:
+    if not counts.any():
+        text = f"{source}: every label pixel is ignored; allowed values are {classes.allowed}"
+        raise FileError(text, "nothing labelled", source, f"allowed values are {classes.allowed}")
 
 
 def _classes_file(root: Path, layout: Layout, label_dir: str | None) -> ClassesFile | None:
@@ -231,58 +270,6 @@ def _class_table(root: Path) -> str | None:
     """Return the table of colours that some data sets bring along, name,r,g,b."""
     path = root / "class_dict.csv"
     return str(path) if path.is_file() else None
-
-
-def _mapped_onto(
-    classes: Classes, label_map: str | None, labels: Sequence[LabelScan], palette: dict[int, Color] | None
-) -> Classes:
-    """Return a checkpoint's classes for labels of other values, as a label map says."""
-    if not label_map:
-        return classes
-    kind = "color" if labels[0].by_color else "number"
-    ignored = () if labels[0].by_color else DEFAULT_IGNORED
-    known = replace(classes, table={}, ignored=ignored, kind=kind)
-    mapped = mapped_classes(
-        known, parse_label_map(label_map), all_values(labels), palette, classes.num_classes
-    )
-    if mapped.num_classes > classes.num_classes:
-        raise UserError(
-            f"--LABEL_MAP names the class {mapped.names[classes.num_classes]}, the checkpoint has "
-            f"{', '.join(classes.names)}; use these"
-        )
-    return mapped
-
-
-def _check_bands(images: Sequence[RasterInfo], bands: int | None) -> None:
-    first = images[0]
-    for image in images:
-        if image.bands != first.bands:
-            raise UserError(
-                f"{image.path} has {image.bands} bands, {first.path} has {first.bands}; "
-                "all images of a data set have the same bands"
-            )
-    if bands is not None and bands != first.bands:
-        alpha = " besides its alpha band, which is read as a mask" if first.has_alpha else ""
-        raise UserError(
-            f"{bands} bands were asked for, {first.path} has {first.bands}{alpha}; "
-            f"give --BANDS {first.bands} or leave it out"
-        )
-
-
-def _notices(layout: dict[str, list[Entry]], images: Sequence[RasterInfo]) -> list[str]:
-    notices = []
-    for one, other in combinations(layout, 2):
-        shared = {entry.image for entry in layout[one]} & {entry.image for entry in layout[other]}
-        if shared:
-            notices.append(f"{len(shared)} images are in both {one} and {other}: the scores will be too good")
-    if any(image.has_alpha for image in images):
-        notices.append("an alpha band is read as the mask of valid pixels, not as a band")
-    dtypes = sorted({image.dtype for image in images})
-    if len(dtypes) > 1:
-        notices.append(f"images have different dtypes ({', '.join(dtypes)}): check that they share one scale")
-    if len({image.band_names for image in images}) > 1:
-        notices.append("images name their bands differently: check that the order is the same")
-    return notices
 
 
 def _band_names(image: RasterInfo, file: ClassesFile | None) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterioWindow
 
-from nets.errors import UserError
+from utils.data.findings import FileError
 from utils.data.labels import pack_color, pack_colors
 from utils.data.raster_files import as_source, is_npy, native, open_npy, open_raster
 from utils.data.raster_masks import colour_bands, valid_pixels
@@ -188,9 +188,11 @@ def read_label(
         with open_raster(path) as pages:
             source = pages[0]
             if source.driver == "JPEG":
-                raise UserError(
+                raise FileError(
                     f"{path} is a JPEG: its compression changes the class numbers at every edge; "
-                    "save labels as PNG, TIFF or NPY"
+                    "save labels as PNG, TIFF or NPY",
+                    "JPEG label",
+                    path,
                 )
             bands = _label_bands(pages)
             _require_label(path, len(bands), source.dtypes[0])
@@ -251,10 +253,9 @@ def _whole_numbers(path: Path, label: np.ndarray, valid: np.ndarray) -> tuple[np
     whole = np.where(usable, label, 0).astype(np.int64)
     wrong = valid & (whole != label)
     if wrong.any():
-        raise UserError(
-            f"{path} holds {label[wrong][0]:g} in {np.count_nonzero(wrong)} pixels; "
-            "labels are whole numbers: class ids"
-        )
+        held = f"{label[wrong][0]:g} in {np.count_nonzero(wrong)} pixels"
+        text = f"{path} holds {held}; labels are whole numbers: class ids"
+        raise FileError(text, "label numbers", path, held)
     return whole, valid
 
 
@@ -271,9 +272,12 @@ def _label_nodata(pages: list[rasterio.DatasetReader]) -> float | None:
 
 def _require_label(path: Path, count: int, dtype: str = "") -> None:
     if count != 1 and (count, dtype) != (3, "uint8"):
-        raise UserError(
-            f"{path} has {count} bands{f' of {dtype}' if dtype else ''}; "
-            "a label is one band of class ids, or red, green and blue of 8 bits"
+        has = f"{count} bands{f' of {dtype}' if dtype else ''}"
+        raise FileError(
+            f"{path} has {has}; a label is one band of class ids, or red, green and blue of 8 bits",
+            "label bands",
+            path,
+            has,
         )
 
 

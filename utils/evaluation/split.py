@@ -65,7 +65,7 @@ def open_split(
             f"the images name their bands {', '.join(theirs)}, the checkpoint {', '.join(ours)}: "
             "check that the order is the same"
         )
-    return replace(dataset, notices=(*dataset.notices, *notices), band_names=ours)
+    return replace(dataset, remarks=(*dataset.remarks, *notices), band_names=ours)
 
 
 def reading_as_trained(options: argparse.Namespace, trained: Mapping[str, object]) -> Reading:

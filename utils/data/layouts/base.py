@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from nets.errors import UserError
 from utils.data.classes_file import ClassesFile
+from utils.data.findings import WARNING, FileError, Finding, Report, of_files, stop, told
 from utils.data.raster_files import RASTER_SUFFIXES
 
 # How people spell the splits.
@@ -55,6 +56,7 @@ class Layout:
         splits: The pairs of each split that was found.
         meaning: What is known of the label values, None where nothing is.
         notices: Sentences that the user should read.
+        findings: What is odd about the files.
         sources: Where a split is written down, for messages; the split's name where it is not in here.
         available: The splits that can be asked for; those in `splits` by default.
         by_blocks: Blocks of each image are held back for validation, rather than whole images.
@@ -65,6 +67,7 @@ class Layout:
     splits: dict[str, list[Entry]]
     meaning: ClassesFile | None = None
     notices: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     sources: dict[str, str] = field(default_factory=dict)
     available: tuple[str, ...] = ()
     by_blocks: bool = False
@@ -77,11 +80,13 @@ class Request(NamedTuple):
         root: `--DATASET_PATH`.
         label_dir: `--LABEL_DIR`: the folder of the labels in place of the layout's own.
         splits: The splits that will be read; None for training.
+        report: Gets the mistakes of single files.
     """
 
     root: Path
     label_dir: str | None = None
     splits: tuple[str, ...] | None = None
+    report: Report = stop
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -119,13 +124,19 @@ class RasterFolder:
         if len(found) == 1:
             return found[0]
         if found:
-            raise UserError(
+            raise FileError(
                 f"{source}: the {role} of {name!r} may be {_names(found)} in {self.folder}; "
-                "write the name with its extension in the list, or remove one of the files"
+                "write the name with its extension in the list, or remove one of the files",
+                "several files",
+                self.folder / name,
+                f"{_names(found)}; {source.name}",
             )
-        raise UserError(
+        raise FileError(
             f"{source}: no {role} {name!r} in {self.folder} "
-            f"({', '.join(RASTER_SUFFIXES)}); add the file or take the name out of the list"
+            f"({', '.join(RASTER_SUFFIXES)}); add the file or take the name out of the list",
+            f"{role} missing",
+            self.folder / name,
+            source.name,
         )
 
     def candidates(self, name: str) -> list[Path]:
@@ -170,14 +181,19 @@ def role_free(stem: str) -> str:
     return f"{parent}/{'_'.join(kept)}" if parent else "_".join(kept)
 
 
-def pair_folders(images: Path, labels: Path) -> tuple[list[Entry], list[str]]:
+def pair_folders(images: Path, labels: Path, report: Report = stop) -> tuple[list[Entry], list[Finding]]:
     """Pair the rasters of two folders by name, and by name without the words for their roles.
 
+    Args:
+        images: Folder of the images.
+        labels: Folder of the labels.
+        report: Gets the names of which there are two files.
+
     Returns:
-        The pairs, and notices about images and labels that have no partner.
+        The pairs, and findings about images and labels that have no partner.
 
     Raises:
-        UserError: No pair at all, or two files of one name.
+        UserError: No pair at all.
     """
     pictures, truths = RasterFolder(images), RasterFolder(labels)
     loose: dict[str, list[Path]] = {}
@@ -186,15 +202,13 @@ def pair_folders(images: Path, labels: Path) -> tuple[list[Entry], list[str]]:
     entries, alone = [], []
     for stem, paths in pictures.by_stem.items():
         found = truths.by_stem.get(stem) or loose.get(role_free(stem)) or []
-        for role, files, folder in (("image", paths, images), ("label", found, labels)):
-            if len(files) > 1:
-                raise UserError(
-                    f"the {role} of {stem!r} may be {_names(files)} in {folder}; remove one of the files"
-                )
-        if found:
-            entries.append(Entry(stem, paths[0], found[0]))
-        else:
+        if not found:
             alone.append(paths[0])
+            continue
+        entries.append(Entry(stem, paths[0], found[0]))
+        for role, files, folder in (("image", paths, images), ("label", found, labels)):
+            with told(report):
+                _require_one(role, stem, files, folder)
     if not entries:
         raise UserError(
             f"no image of {images} has a label of the same name in {labels} "
@@ -202,8 +216,13 @@ def pair_folders(images: Path, labels: Path) -> tuple[list[Entry], list[str]]:
         )
     used = {entry.label for entry in entries}
     spare = [path for paths in truths.by_stem.values() for path in paths if path not in used]
-    notices = [*_alone("images have no label", alone), *_alone("labels have no image", spare)]
-    return entries, notices
+    return entries, [*_alone("images have no label", alone), *_alone("labels have no image", spare)]
+
+
+def _require_one(role: str, stem: str, files: Sequence[Path], folder: Path) -> None:
+    if len(files) > 1:
+        text = f"the {role} of {stem!r} may be {_names(files)} in {folder}; remove one of the files"
+        raise FileError(text, "several files", folder / stem, _names(files))
 
 
 def named_splits(folder: Path, suffix: str) -> dict[str, Path]:
@@ -236,8 +255,9 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
-def _alone(what: str, paths: Sequence[Path]) -> list[str]:
-    return [f"{len(paths)} {what} and are left out, the first is {paths[0]}"] if paths else []
+def _alone(what: str, paths: Sequence[Path]) -> list[Finding]:
+    text = f"{len(paths)} {what} and are left out"
+    return [Finding(WARNING, what, text, "give both files one name", of_files(paths))] if paths else []
 
 
 def _names(paths: Sequence[Path]) -> str:

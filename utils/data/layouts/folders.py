@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from utils.data.findings import Finding
 from utils.data.layouts.base import (
     SPLITS,
     Entry,
@@ -35,17 +36,17 @@ def read_folders(request: Request) -> Layout | None:
     if not found:
         return _mixed(request.root)
     splits: dict[str, list[Entry]] = {}
-    notices: list[str] = []
+    findings: list[Finding] = []
     sources = {}
     for split, (images, labels) in found.items():
-        splits[split], told = pair_folders(images, labels)
-        notices += told
+        splits[split], alone = pair_folders(images, labels, request.report)
+        findings += alone
         sources[split] = str(labels)
     pairs = [
         f"{_below(images, request.root)} + {_below(labels, request.root)}"
         for images, labels in found.values()
     ]
-    return Layout("folders", f"folders {', '.join(pairs)}", splits, notices=tuple(notices), sources=sources)
+    return Layout("folders", f"folders {', '.join(pairs)}", splits, findings=tuple(findings), sources=sources)
 
 
 def _mixed(root: Path) -> Layout | None:

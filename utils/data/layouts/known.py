@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nets.errors import UserError
 from utils.data import class_lists
+from utils.data.findings import WARNING, FileError, Finding, Report, of_files, told
 from utils.data.layouts.base import (
     Entry,
     Layout,
@@ -60,7 +61,7 @@ def read_voc(request: Request) -> Layout | None:
     splits = {}
     for split in _wanted(request):
         if files.get(split) is not None:
-            splits[split] = _listed(files[split], images, labels)
+            splits[split] = _listed(files[split], images, labels, request.report)
     title = f"Pascal VOC in {base}" + (" with SBD (trainaug)" if augmented else "")
     sources = {split: str(files[split]) for split in splits}
     return Layout("voc", title, splits, class_lists.VOC, sources=sources, available=tuple(sorted(lists)))
@@ -77,7 +78,7 @@ def read_ade20k(request: Request) -> Layout | None:
     folders = {"train": "training", "val": "validation"}
     pairs = {split: (base / "images" / name, base / "annotations" / name) for split, name in folders.items()}
     names = _ade20k_names(names_file) if names_file.is_file() else None
-    return _of_folders("ade20k", f"ADE20K in {base}", pairs, class_lists.ade20k(names))
+    return _of_folders("ade20k", f"ADE20K in {base}", pairs, class_lists.ade20k(names), request.report)
 
 
 def read_cityscapes(request: Request) -> Layout | None:
@@ -93,7 +94,10 @@ def read_cityscapes(request: Request) -> Layout | None:
     # the labels of test are blank
     for split in _wanted(request):
         images = sorted((base / "leftImg8bit" / split).rglob("*_leftImg8bit.png"))
-        splits[split] = [_cityscapes_entry(path, base, labels, split, suffix) for path in images]
+        splits[split] = []
+        for path in images:
+            with told(request.report):
+                splits[split].append(_cityscapes_entry(path, base, labels, split, suffix))
     splits = {split: entries for split, entries in splits.items() if entries}
     meaning = class_lists.CITYSCAPES_TRAIN_IDS if trained else class_lists.CITYSCAPES_IDS
     available = tuple(subfolders(base / "leftImg8bit"))
@@ -114,15 +118,19 @@ def read_loveda(request: Request) -> Layout | None:
     """Read LoveDA: Train and Val with Rural and Urban; its Test has no labels."""
     base = _base(request.root, ("Train",), ("LoveDA", "loveda"))
     splits: dict[str, list[Entry]] = {}
+    findings: list[Finding] = []
     for split, name in (("train", "Train"), ("val", "Val"), ("test", "Test")):
         for place in ("Rural", "Urban"):
             folder = (base or request.root) / name / place
             images, labels = folder / "images_png", folder / (request.label_dir or "masks_png")
             if images.is_dir() and labels.is_dir():
-                entries, _ = pair_folders(images, labels)
+                entries, alone = pair_folders(images, labels, request.report)
+                findings += alone
                 named = [entry._replace(name=f"{place}/{entry.name}") for entry in entries]
                 splits.setdefault(split, []).extend(named)
-    return Layout("loveda", f"LoveDA in {base}", splits, class_lists.LOVEDA) if "train" in splits else None
+    if "train" not in splits:
+        return None
+    return Layout("loveda", f"LoveDA in {base}", splits, class_lists.LOVEDA, findings=tuple(findings))
 
 
 def read_potsdam(request: Request) -> Layout | None:
@@ -166,10 +174,11 @@ def _isprs(
     if not splits["train"]:
         splits = {"train": splits["test"]}  # some tiles of one's own choice
     splits = {split: entries for split, entries in splits.items() if entries}
-    left = len(found[0]) - len(tiles)
-    notices = (f"{left} tiles of {images} have no label and are left out",) if left else ()
+    left = [path for tile, path in found[0].items() if tile not in found[1]]
+    text = f"{len(left)} tiles of {images} have no label and are left out"
+    findings = (Finding(WARNING, "images have no label", text, "", of_files(left)),) if left else ()
     title = f"ISPRS {name.capitalize()}, {images} with {labels.name}"
-    return Layout(name, title, splits, class_lists.ISPRS, notices)
+    return Layout(name, title, splits, class_lists.ISPRS, findings=findings)
 
 
 def _base(root: Path, needed: Sequence[str], below: Sequence[str], any_of: Sequence[str] = ()) -> Path | None:
@@ -192,22 +201,25 @@ def _existing(base: Path, name: str) -> Path:
     return base / name
 
 
-def _listed(path: Path, images: RasterFolder, labels: Sequence[RasterFolder]) -> list[Entry]:
+def _listed(path: Path, images: RasterFolder, labels: Sequence[RasterFolder], report: Report) -> list[Entry]:
     entries = []
     for line in read_lines(path):
         name = line.split()[0]
         folder = next((folder for folder in labels if folder.has(name)), labels[-1])
-        entries.append(Entry(name, images.find(name, "image", path), folder.find(name, "label", path)))
+        with told(report):
+            entries.append(Entry(name, images.find(name, "image", path), folder.find(name, "label", path)))
     return entries
 
 
-def _of_folders(name: str, title: str, pairs: dict, meaning: class_lists.ClassesFile) -> Layout:
-    splits, notices = {}, []
+def _of_folders(
+    name: str, title: str, pairs: dict, meaning: class_lists.ClassesFile, report: Report
+) -> Layout:
+    splits, findings = {}, []
     for split, (images, labels) in pairs.items():
         if images.is_dir() and labels.is_dir():
-            splits[split], told = pair_folders(images, labels)
-            notices += told
-    return Layout(name, title, splits, meaning, tuple(notices))
+            splits[split], alone = pair_folders(images, labels, report)
+            findings += alone
+    return Layout(name, title, splits, meaning, findings=tuple(findings))
 
 
 def _cityscapes_entry(path: Path, base: Path, labels: Path, split: str, suffix: str) -> Entry:
@@ -215,9 +227,8 @@ def _cityscapes_entry(path: Path, base: Path, labels: Path, split: str, suffix: 
     town = path.parent.relative_to(base / "leftImg8bit" / split)
     label = labels / split / town / f"{stem}{suffix}"
     if not label.is_file():
-        raise UserError(
-            f"{path} has no label {label}; unpack the labels, or name their folder with --LABEL_DIR"
-        )
+        text = f"{path} has no label {label}; unpack the labels, or name their folder with --LABEL_DIR"
+        raise FileError(text, "label missing", path)
     return Entry(f"{town.as_posix()}/{stem}", path, label)
 
 

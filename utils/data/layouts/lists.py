@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nets.errors import UserError
 from utils.data.classes_file import find_classes_file, read_classes_json
+from utils.data.findings import Report, stop, told
 from utils.data.layouts.base import Entry, Layout, RasterFolder, Request, read_lines
 
 REQUIRED_SPLITS = ("train", "val")
@@ -23,7 +24,7 @@ def read_lists(request: Request) -> Layout | None:
         held_back = "val" in request.splits and "val" not in names
         splits = [split for split in request.splits if split in names]
         splits += ["train"] if held_back and "train" not in splits and "train" in names else []
-    groups = read_layout(root, splits, request.label_dir) if splits else {}
+    groups = read_layout(root, splits, request.label_dir, request.report) if splits else {}
     return Layout(
         format="lists",
         title=f"lists in {root / 'annotations'}, images/, {label_folder(root, request.label_dir).name}/",
@@ -44,7 +45,10 @@ def label_folder(root: Path, label_dir: str | None) -> Path:
 
 
 def read_layout(
-    root: Path | str, splits: Sequence[str] | None = None, label_dir: str | None = None
+    root: Path | str,
+    splits: Sequence[str] | None = None,
+    label_dir: str | None = None,
+    report: Report = stop,
 ) -> dict[str, list[Entry]]:
     """Find the files of every name in `annotations/SPLIT.txt` under `images/` and `labels/`.
 
@@ -54,9 +58,10 @@ def read_layout(
         root: Folder of the data set.
         splits: Lists to read, all of them needed; by default train and val, and test where it exists.
         label_dir: Folder of the labels; by default what classes.json says, else labels/.
+        report: Gets the names without image or label, or with several.
 
     Raises:
-        UserError: No data set, a missing or empty list, a name without image or label, or with several.
+        UserError: No data set, a missing or empty list.
     """
     root = Path(root)
     require_dataset(root)
@@ -70,10 +75,11 @@ def read_layout(
     for split, lines in names.items():
         layout[split] = []
         for line in lines:
-            image = images.find(line, "image", lists[split])
-            stem = images.stem(image)
-            label = labels.find(line if labels.has(line) else stem, "label", lists[split])
-            layout[split].append(Entry(stem, image, label))
+            with told(report):
+                image = images.find(line, "image", lists[split])
+                stem = images.stem(image)
+                label = labels.find(line if labels.has(line) else stem, "label", lists[split])
+                layout[split].append(Entry(stem, image, label))
     return layout
 
 

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 from nets.errors import UserError
+from utils.data.findings import FileError, told
 from utils.data.layouts.base import SPLITS, Entry, Layout, Request, is_raster, named_splits, read_lines
 
 IMAGE_COLUMNS = (
@@ -37,9 +38,13 @@ def read_csv(request: Request) -> Layout | None:
     for split, path in tables.items():
         for number, (image, label, named) in enumerate(read_pairs(path), start=1):
             group = _split_of(named, split, path)
-            files = [_resolve(name, base, path, f"line {number}") for name in (image, label)]
-            splits.setdefault(group, []).append(Entry(_name(files[0], base), *files))
             sources[group] = str(path)
+            with told(request.report):
+                files = [
+                    _resolve(name, base, path, f"line {number}", role)
+                    for name, role in ((image, "image"), (label, "label"))
+                ]
+                splits.setdefault(group, []).append(Entry(_name(files[0], base), *files))
     files = ", ".join(path.name for path in tables.values())
     return Layout("csv", f"pairs in {files}", splits, sources=sources)
 
@@ -118,7 +123,7 @@ def _name(image: Path, base: Path) -> str:
     return path.with_suffix("").as_posix()
 
 
-def _resolve(name: str, base: Path, table: Path, line: str) -> Path:
+def _resolve(name: str, base: Path, table: Path, line: str, role: str) -> Path:
     """Return the file of a path: absolute, below the data set, or with leading folders of another machine."""
     parts = Path(name.replace("\\", "/")).parts
     if Path(name).is_file():
@@ -128,4 +133,5 @@ def _resolve(name: str, base: Path, table: Path, line: str) -> Path:
             path = folder.joinpath(*parts[start:]) if not Path(*parts[start:]).is_absolute() else None
             if path is not None and path.is_file():
                 return path
-    raise UserError(f"{table}, {line}: {name} is not there; paths are looked up in {base}")
+    text = f"{table}, {line}: {name} is not there; paths are looked up in {base}"
+    raise FileError(text, f"{role} missing", base / name, f"{table.name}, {line}")

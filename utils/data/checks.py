@@ -1,0 +1,175 @@
+"""What can be told against a data set from names, headers and label values, which training reads anyway."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from rasterio.crs import CRS
+
+from nets.errors import UserError
+from utils.data.class_checks import class_findings
+from utils.data.dividing import Part
+from utils.data.findings import ERROR, NOTE, WARNING, FileError, Finding, Report, of_files, told
+from utils.data.label_scan import crs_name
+from utils.data.labels import Classes
+from utils.data.overlaps import overlap_findings
+from utils.data.raster import RasterInfo
+
+Parts = Mapping[str, Sequence[Part]]
+
+# Pixel sizes that differ by less are the same scale.
+_SAME_SCALE = 1.1
+_MOST_SHOWN = 6
+
+
+def check_bands(parts: dict[str, list[Part]], bands: int | None, report: Report) -> dict[str, list[Part]]:
+    """Return the images with the bands that most of them have; the others are reported.
+
+    Args:
+        parts: The images per split.
+        bands: Number of bands that was asked for.
+        report: Gets the images with another number.
+
+    Raises:
+        UserError: Most images have another number of bands than was asked for.
+    """
+    images = [part.image for group in parts.values() for part in group]
+    common = Counter(image.bands for image in images).most_common(1)[0][0]
+    first = next(image for image in images if image.bands == common)
+    for image in images:
+        with told(report):
+            _require_bands(image, first)
+    if bands is not None and bands != first.bands:
+        alpha = " besides its alpha band, which is read as a mask" if first.has_alpha else ""
+        raise UserError(
+            f"{bands} bands were asked for, {first.path} has {first.bands}{alpha}; "
+            f"give --BANDS {first.bands} or leave it out"
+        )
+    kept = {split: [part for part in group if part.image.bands == common] for split, group in parts.items()}
+    return {split: group for split, group in kept.items() if group}
+
+
+def _require_bands(image: RasterInfo, first: RasterInfo) -> None:
+    if image.bands != first.bands:
+        text = (
+            f"{image.path} has {image.bands} bands, {first.path} has {first.bands}; "
+            "all images of a data set have the same bands"
+        )
+        raise FileError(text, "bands", image.path, f"{image.bands} instead of {first.bands}")
+
+
+def cheap_findings(parts: Parts, classes: Classes) -> tuple[Finding, ...]:
+    """Return what is odd about a data set as far as names, headers and label values tell.
+
+    Args:
+        parts: Headers and label values of every file, per split.
+        classes: Meaning of the label values.
+    """
+    images = [part.image for group in parts.values() for part in group]
+    return (
+        *_repeated(parts),
+        *class_findings(parts, classes),
+        *_unlike("dtypes", "different dtypes", images, _dtype, "check that they share one scale"),
+        *_unlike(
+            "band names", "different names of bands", images, _names, "check that the order is the same"
+        ),
+        *_places(images),
+        *overlap_findings(parts),
+    )
+
+
+def _repeated(parts: Parts) -> list[Finding]:
+    """Find files that stand in two splits, or twice in one."""
+    files = {split: [_file(part) for part in group] for split, group in parts.items()}
+    findings = []
+    for one, other in combinations(files, 2):
+        shared = sorted(set(files[one]) & set(files[other]))
+        if shared:
+            text = f"{len(shared)} images are in both {one} and {other}: the scores will be too good"
+            todo = "take them out of one of the two lists"
+            findings.append(Finding(ERROR, "image in two splits", text, todo, of_files(shared)))
+    for split, paths in files.items():
+        twice = [path for path, count in Counter(paths).items() if count > 1]
+        if twice:
+            text = f"{len(twice)} images are in {split} more than once"
+            findings.append(Finding(WARNING, "image twice", text, "list each once", of_files(twice)))
+    return findings
+
+
+def _file(part: Part) -> str:
+    """Return a name that is the same for all links to one file."""
+    return str(Path(part.entry.image).resolve())
+
+
+def _unlike(
+    kind: str, what: str, images: Sequence[RasterInfo], key: Callable[[RasterInfo], str], todo: str
+) -> list[Finding]:
+    groups: dict[str, list[RasterInfo]] = {}
+    for image in images:
+        groups.setdefault(key(image), []).append(image)
+    if len(groups) < 2:
+        return []
+    return [Finding(WARNING, kind, f"images have {what} ({_counted(groups)})", todo, _rarest(groups))]
+
+
+def _counted(groups: Mapping[str, Sequence[RasterInfo]]) -> str:
+    """Return the largest groups and how many images are in each."""
+    largest = sorted(groups.items(), key=lambda item: -len(item[1]))
+    text = ", ".join(f"{name} in {len(group)}" for name, group in largest[:_MOST_SHOWN])
+    return f"{text}, ..." if len(groups) > _MOST_SHOWN else text
+
+
+def _rarest(groups: Mapping[str, Sequence[RasterInfo]]) -> tuple[tuple[str, str], ...]:
+    """Return the images outside the largest group."""
+    common = max(groups, key=lambda name: len(groups[name]))
+    return tuple(
+        (str(image.path), name) for name, group in groups.items() if name != common for image in group
+    )
+
+
+def _dtype(image: RasterInfo) -> str:
+    return image.dtype
+
+
+def _names(image: RasterInfo) -> str:
+    return " ".join(name or "-" for name in image.band_names[:_MOST_SHOWN])
+
+
+def _places(images: Sequence[RasterInfo]) -> list[Finding]:
+    """Compare reference systems and pixel sizes."""
+    groups: dict[str, list[RasterInfo]] = {}
+    for image in images:
+        groups.setdefault(image.crs or "", []).append(image)
+    known = {wkt: CRS.from_wkt(wkt) for wkt in groups if wkt}
+    units = {wkt: "degrees" if crs.is_geographic else crs.linear_units for wkt, crs in known.items()}
+    findings = []
+    if len(groups) > 1:
+        named: dict[str, list[RasterInfo]] = {}
+        for wkt, group in groups.items():
+            named.setdefault(crs_name(wkt) if wkt else "none", []).extend(group)
+        # Neighbouring zones of one projection are usual; degrees beside metres, or nothing, are not.
+        odd = "" in groups or len(set(units.values())) > 1
+        text = f"images have {len(named)} coordinate reference systems ({_counted(named)})"
+        todo = "check that all are meant" if odd else ""
+        findings.append(Finding(WARNING if odd else NOTE, "CRS", text, todo, _rarest(named) if odd else ()))
+    for unit in sorted(set(units.values())):
+        here = [image for wkt, group in groups.items() if units.get(wkt) == unit for image in group]
+        findings += _scales(here, unit)
+    return findings
+
+
+def pixel_size(image: RasterInfo) -> float | None:
+    """Return the side of a pixel in units of the map, None where the file does not tell."""
+    return None if image.transform is None else abs(image.transform.determinant) ** 0.5
+
+
+def _scales(images: Sequence[RasterInfo], unit: str) -> list[Finding]:
+    sizes = [size for image in images if (size := pixel_size(image))]
+    if not sizes or max(sizes) <= _SAME_SCALE * min(sizes):
+        return []
+    groups: dict[str, list[RasterInfo]] = {}
+    for image in images:
+        groups.setdefault(f"{pixel_size(image) or 0:.3g} {unit}", []).append(image)
+    text = f"images have different pixel sizes ({_counted(groups)})"
+    return [Finding(WARNING, "pixel size", text, "resample them to one size", _rarest(groups))]
