@@ -24,9 +24,20 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def parse(program: str, groups: tuple, argv: list[str] | None) -> argparse.Namespace:
-    """Parse `argv` (default: the command line) with the flags of `groups`."""
+def parse(
+    program: str, groups: tuple, argv: list[str] | None, positional: str | None = None
+) -> argparse.Namespace:
+    """Parse `argv` (default: the command line) with the flags of `groups`.
+
+    Args:
+        program: What the program does.
+        groups: Title and flags of each group.
+        argv: The words.
+        positional: Name of a flag whose value may also stand first, without the flag.
+    """
     parser = Parser(description=program, allow_abbrev=False)
+    if positional:
+        parser.add_argument("PATH", nargs="?", help=f"the same as --{positional}")
     for title, flags in groups:
         group = parser.add_argument_group(title)
         for flag in flags:
@@ -35,6 +46,10 @@ def parse(program: str, groups: tuple, argv: list[str] | None) -> argparse.Names
     options = parser.parse_args(argv)
     # A flag that is given wins over recipe and resumed run, also where it repeats the default.
     options.given = {word[2:].split("=")[0] for word in argv if word.startswith("--")}
+    if positional and options.PATH is not None:
+        if positional in options.given:
+            raise UserError(f"{options.PATH} and --{positional} are given; one of them is enough")
+        setattr(options, positional, options.PATH)
     return options
 
 

@@ -81,25 +81,31 @@ def cheap_findings(parts: Parts, classes: Classes) -> tuple[Finding, ...]:
 
 def _repeated(parts: Parts) -> list[Finding]:
     """Find files that stand in two splits, or twice in one."""
-    files = {split: [_file(part) for part in group] for split, group in parts.items()}
+    files = {split: {real_file(part): part for part in group} for split, group in parts.items()}
     findings = []
     for one, other in combinations(files, 2):
-        shared = sorted(set(files[one]) & set(files[other]))
+        shared = [part.image.path for path, part in files[one].items() if path in files[other]]
         if shared:
-            text = f"{len(shared)} images are in both {one} and {other}: the scores will be too good"
-            todo = "take them out of one of the two lists"
-            findings.append(Finding(ERROR, "image in two splits", text, todo, of_files(shared)))
-    for split, paths in files.items():
-        twice = [path for path, count in Counter(paths).items() if count > 1]
+            text = f"{len(shared)} images are in both {one} and {other}"
+            todo = "take them out of one of them: the scores will be too good"
+            findings.append(Finding(leak(one), "image in two splits", text, todo, of_files(shared)))
+    for split, group in parts.items():
+        counts = Counter(map(real_file, group))
+        twice = [files[split][path].image.path for path, count in counts.items() if count > 1]
         if twice:
             text = f"{len(twice)} images are in {split} more than once"
             findings.append(Finding(WARNING, "image twice", text, "list each once", of_files(twice)))
     return findings
 
 
-def _file(part: Part) -> str:
-    """Return a name that is the same for all links to one file."""
-    return str(Path(part.entry.image).resolve())
+def real_file(part: Part) -> str:
+    """Return a name that is the same for all links to one image."""
+    return str(Path(part.image.path).resolve())
+
+
+def leak(split: str) -> str:
+    """Return how bad it is that another split repeats this one: val in test harms no training."""
+    return ERROR if split == "train" else WARNING
 
 
 def _unlike(

@@ -21,22 +21,24 @@ def overlap_findings(parts: Mapping[str, Sequence[Part]]) -> list[Finding]:
     boxes = {split: _boxes([part.image for part in group]) for split, group in parts.items()}
     findings = []
     for one, other in combinations(parts, 2):
+        same = {str(part.image.path) for part in parts[one]}
         found, area, whole = [], 0.0, 0.0
         for crs, (images, own) in boxes[other].items():
             whole += float(_area(own).sum())
             if crs not in boxes[one]:
                 continue
             shares = covered_shares(own, boxes[one][crs][1])
+            # An image that is itself in both is told as such.
+            shares[[str(image.path) in same for image in images]] = 0
             area += float((shares * _area(own)).sum())
             hits = np.flatnonzero(shares > _LEAST_SHARE)
             found += [(str(images[i].path), f"{100 * shares[i]:.0f} % of its area") for i in hits]
         if found:
-            total = len(parts[other])
             text = (
-                f"{len(found)} of {total} images of {other} show places that {one} shows too, "
-                f"{100 * area / whole:.0f} % of the georeferenced area: the scores may be too good"
+                f"{len(found)} of {len(parts[other])} images of {other} show places that {one} shows too, "
+                f"{100 * area / whole:.0f} % of the georeferenced area"
             )
-            todo = "divide by place, so that no place is in two splits"
+            todo = "divide by place, else the scores may be too good"
             findings.append(Finding(WARNING, "places in two splits", text, todo, tuple(found)))
     return findings
 

@@ -11,6 +11,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def thread_count(workers: int | None) -> int:
+    """Return how many threads read; None takes the processors, at most eight."""
+    return max(1, workers if workers is not None else min(8, os.cpu_count() or 1))
+
+
 def in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int | None, title: str | None
 ) -> Iterator[Result]:
@@ -22,7 +27,7 @@ def in_threads(
         workers: Threads; None takes the processors, at most eight.
         title: Shown before the bar; None shows no bar.
     """
-    with ThreadPoolExecutor(max_workers=max(1, workers or min(8, os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(max_workers=thread_count(workers)) as pool:
         results = pool.map(function, items)
         try:
             yield from tqdm(results, title, total=len(items), disable=title is None, leave=False)

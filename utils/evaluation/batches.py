@@ -80,16 +80,25 @@ def draw_batch(
     labels = legible(classes.names)
     legend = [(labels[index], classes.colors[index]) for index in occurring]
     legend += [("ignored", MARK)] if (masks == IGNORE).any() else []
+    draw_panels(panels, legend, path, title)
+
+
+def draw_panels(
+    panels: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    legend: list[tuple[str, Sequence[int]]],
+    path: Path,
+    title: str,
+) -> None:
+    """Write a PNG of panels (a name, two pictures (H, W, 3) one below the other) and a legend below all."""
     with fonts():
-        figure, size = _draw_panels(panels)
+        figure, size = _placed(panels)
         figure.text(0, 1 + 0.04 / size[1], title, fontsize=10, ha="left", va="bottom")
-        draw_legend(figure, legend, size)
+        if legend:
+            draw_legend(figure, legend, size)
         save(figure, path, dpi=_DPI)
 
 
-def _draw_panels(
-    panels: Sequence[tuple[str, np.ndarray, np.ndarray]],
-) -> tuple[Figure, tuple[float, float]]:
+def _placed(panels: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> tuple[Figure, tuple[float, float]]:
     """Return a figure with a name and two pictures one below the other per panel, and its size in inches."""
     height, width = panels[0][1].shape[:2]
     # As many as can be shown without shrinking them, but two.

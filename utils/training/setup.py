@@ -20,6 +20,7 @@ from nets.layers.init import reinitialize
 from nets.registry import find_model, parse_model_options
 from utils.checkpoint import is_ours, load_matching
 from utils.data.bands import rgb_bands
+from utils.data.findings import Report, stop
 from utils.data.labels import Classes
 from utils.data.layout import DatasetInfo, reading_of, scan_dataset
 from utils.data.statistics import BandStatistics
@@ -44,12 +45,16 @@ def seed_everything(seed: int, deterministic: str) -> None:
     torch.use_deterministic_algorithms(deterministic != "off", warn_only=deterministic != "strict")
 
 
-def read_dataset(options: argparse.Namespace) -> DatasetInfo:
-    """Scan and check the data set of the flags."""
+def read_dataset(options: argparse.Namespace, report: Report = stop) -> DatasetInfo:
+    """Scan and check the data set of the flags; `report` gets the mistakes of single files."""
     # One class against the rest is two classes.
     num_classes = 2 if options.NUM_CLASS == 1 else options.NUM_CLASS
     return scan_dataset(
-        options.DATASET_PATH, num_classes=num_classes, bands=options.BANDS, reading=reading_of(vars(options))
+        options.DATASET_PATH,
+        num_classes=num_classes,
+        bands=options.BANDS,
+        reading=reading_of(vars(options)),
+        report=report,
     )
 
 
