@@ -5,8 +5,8 @@
 
 Reads every file as train.py does, but names all mistakes instead of stopping at the first. All flags of
 train.py are taken, so that the command of a run can be pasted behind this program's name. Writes
-findings.csv, summary.json and contact_sheet.png. Exit code: 0 nothing that harms training, 1 training would be harmed or
-would stop, 2 a mistake in the flags.
+findings.csv, summary.json and contact_sheet.png. Exit code: 0 nothing that harms training, 1 training would
+be harmed or would stop, 2 a mistake in the flags.
 """
 
 import argparse

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 from rasterio.crs import CRS
 
 from nets.errors import UserError
@@ -59,17 +60,18 @@ def _require_bands(image: RasterInfo, first: RasterInfo) -> None:
         raise FileError(text, "bands", image.path, f"{image.bands} instead of {first.bands}")
 
 
-def cheap_findings(parts: Parts, classes: Classes) -> tuple[Finding, ...]:
+def cheap_findings(parts: Parts, counts: Mapping[str, np.ndarray], classes: Classes) -> tuple[Finding, ...]:
     """Return what is odd about a data set as far as names, headers and label values tell.
 
     Args:
         parts: Headers and label values of every file, per split.
+        counts: Pixels of each class (K) per split, after scenes were divided.
         classes: Meaning of the label values.
     """
     images = [part.image for group in parts.values() for part in group]
     return (
         *_repeated(parts),
-        *class_findings(parts, classes),
+        *class_findings(parts, counts, classes),
         *_unlike("dtypes", "different dtypes", images, _dtype, "check that they share one scale"),
         *_unlike(
             "band names", "different names of bands", images, _names, "check that the order is the same"

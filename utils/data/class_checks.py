@@ -19,12 +19,8 @@ _FEW = 0.05
 _MOST_NAMES = 8
 
 
-def class_findings(parts: Parts, classes: Classes) -> list[Finding]:
-    """Return what label values and class frequencies say, split by split and together."""
-    counts = {
-        split: np.sum([class_counts(part.label, classes) for part in group], axis=0, dtype=np.int64)
-        for split, group in parts.items()
-    }
+def class_findings(parts: Parts, counts: Mapping[str, np.ndarray], classes: Classes) -> list[Finding]:
+    """Return what label values, and pixels of each class (K) per split, say against a data set."""
     return [
         *_saturated(parts, classes),
         *_shifted(parts, classes),

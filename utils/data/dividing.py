@@ -1,6 +1,7 @@
 """Samples of the splits: whole images, or the blocks into which scenes are divided."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -63,11 +64,12 @@ def divide_scenes(parts: Sequence[Part], classes: Classes, fraction: float, seed
         own = (grid * division.train).sum(axis=(1, 2))
         train.append(_sample(part, own, _windows(grid.any(axis=0) & division.train, part), avoid))
         whole = _sample(part, np.zeros_like(own))
-        val += [block_sample(whole, _pixels(window, part)) for window in division.blocks]
         counts["train"] += own
         for block in division.blocks:
             held = grid[:, block.top : block.top + block.height, block.left : block.left + block.width]
-            counts["val"] += held.sum(axis=(1, 2))
+            held = held.sum(axis=(1, 2))
+            counts["val"] += held
+            val.append(replace(block_sample(whole, _pixels(block, part)), class_counts=_shown(held)))
         side, margin = max(block.height for block in division.blocks), division.margin
         words.append(
             f"{len(division.blocks)} blocks of {side * cells.side} pixels a side with a margin of "
@@ -94,8 +96,13 @@ def _sample(
     part: Part, counts: np.ndarray, cells: tuple[Window, ...] = (), avoid: tuple[Window, ...] = ()
 ) -> Sample:
     entry, image = part.entry, part.image
-    shown = tuple((int(class_id), int(counts[class_id])) for class_id in np.flatnonzero(counts))
-    return Sample(entry.name, entry.image, entry.label, image.height, image.width, shown, None, cells, avoid)
+    size = (image.height, image.width)
+    return Sample(entry.name, entry.image, entry.label, *size, _shown(counts), None, cells, avoid)
+
+
+def _shown(counts: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Return (class id, pixels) of the classes that occur."""
+    return tuple((int(class_id), int(counts[class_id])) for class_id in np.flatnonzero(counts))
 
 
 def _windows(mask: np.ndarray, part: Part) -> tuple[Window, ...]:

@@ -158,7 +158,7 @@ def scan_dataset(
         dtype=np.result_type(*{image.dtype for image in images}).name,
         has_crs=all(part.image.crs is not None for part in next(iter(parts.values()))),
         remarks=(*layout.notices, *remarks, *([ALPHA] if any(image.has_alpha for image in images) else [])),
-        findings=(*layout.findings, *cheap_findings(parts, classes)),
+        findings=layout.findings,
         value_pixels=all_values(labels),
         parts=parts,
     )
@@ -224,6 +224,7 @@ def _with_samples(
         splits=kept,
         label_counts={split: counts[split] for split in kept},
         remarks=(*info.remarks, *remarks),
+        findings=(*info.findings, *cheap_findings(info.parts, counts, info.classes)),
         found=f"{layout.title} ({layout.format}): {sizes}",
     )
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from utils.data.checks import pixel_size
-from utils.data.dividing import class_counts
 from utils.data.label_scan import crs_name
 from utils.data.layout import DatasetInfo
 from utils.data.pixel_checks import Scanned
@@ -21,7 +20,7 @@ def summary(data: DatasetInfo, scanned: Scanned) -> dict[str, object]:
     )
     return {
         "layout": data.found,
-        "images": {split: len(group) for split, group in data.parts.items()},
+        "images": {split: len(group) for split, group in data.splits.items()},
         "sizes": _counts(f"{image.height} x {image.width}" for image in images),
         "dtypes": _counts(image.dtype for image in images),
         "bands": list(data.band_names),
@@ -71,11 +70,13 @@ def histogram_rows(data: DatasetInfo) -> list[list[str]]:
 
 
 def _histogram(data: DatasetInfo) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return pixels of each class (K), and images that show it (K), per split of the files."""
+    """Return pixels of each class (K), and samples that show it (K), per split."""
     result = {}
-    for split, group in data.parts.items():
-        counts = np.array([class_counts(part.label, data.classes) for part in group])
-        result[split] = counts.sum(axis=0), (counts > 0).sum(axis=0)
+    for split, samples in data.splits.items():
+        shown = np.zeros(data.classes.num_classes, dtype=np.int64)
+        for sample in samples:
+            shown[[index for index, _ in sample.class_counts]] += 1
+        result[split] = data.label_counts[split], shown
     return result
 
 

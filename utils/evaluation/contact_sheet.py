@@ -46,14 +46,18 @@ def draw_contact_sheet(data: DatasetInfo, path: Path, title: str = "") -> None:
             name = (
                 sample.name if len(sample.name) <= _LONGEST_NAME else f"…{sample.name[1 - _LONGEST_NAME :]}"
             )
-            panels.append((f"{split} {name}", _framed(picture), _framed(marked)))
+            panels.append((f"{split} {name}", picture, marked))
     if not panels:
         return
     names = legible(data.classes.names)
     legend = [(names[index], data.classes.colors[index]) for index in np.flatnonzero(shown)]
     legend += [("ignored", MARK)] if striped else []
     titles = legible([name for name, _, _ in panels], longest=40)
-    panels = [(name, *pictures) for name, (_, *pictures) in zip(titles, panels, strict=True)]
+    size = tuple(max(picture.shape[axis] for _, picture, _ in panels) for axis in (0, 1))
+    panels = [
+        (name, _framed(picture, size), _framed(marked, size))
+        for name, (_, picture, marked) in zip(titles, panels, strict=True)
+    ]
     draw_panels(panels, legend, path, legible([title], longest=120)[0] if title else "")
 
 
@@ -100,8 +104,8 @@ def _thumbnail(sample: Sample, classes: Classes, rgb: Sequence[int]) -> tuple[np
     return np.asarray(Image.fromarray(picture).resize(size, way)), mask[np.ix_(rows, columns)]
 
 
-def _framed(picture: np.ndarray) -> np.ndarray:
-    """Put a picture in the upper left corner of a white square."""
-    square = np.full((SIDE, SIDE, 3), 255, dtype=np.uint8)
-    square[: picture.shape[0], : picture.shape[1]] = picture
-    return square
+def _framed(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Put a picture in the upper left corner of a white one."""
+    frame = np.full((*size, 3), 255, dtype=np.uint8)
+    frame[: picture.shape[0], : picture.shape[1]] = picture
+    return frame
