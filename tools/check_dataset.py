@@ -41,21 +41,12 @@ def main(argv: list[str] | None = None) -> int:
     options = parse("Check a data set before training.", groups, argv, positional="DATASET_PATH")
     folder = output_folder(options)
     # Imported here, so that --help and a mistyped flag answer without waiting for torch.
-    from tools.check_report import describe, tell
-    from utils.data.findings import Collector, FileError
-    from utils.data.pixel_checks import pixel_findings, read_pixels
-    from utils.training.setup import read_dataset
+    from tools.check_report import describe, examine, tell
 
-    report, findings = Collector(), []
-    try:
-        data = read_dataset(options, report)
-    except FileError as error:  # not a single image is left
-        report(error)
-    else:
-        scanned = {} if options.QUICK else read_pixels(data.parts, report, options.NUM_WORKERS)
-        findings = [*data.findings, *pixel_findings(scanned, data.band_names)]
+    data, scanned, findings = examine(options)
+    if data is not None:
         describe(data, scanned, folder)
-    harmed = tell([*report.findings(), *findings], options.DATASET_PATH, folder)
+    harmed = tell(findings, options.DATASET_PATH, folder)
     print(f"written to {folder}")
     return int(harmed)
 

@@ -1,18 +1,38 @@
 """What `tools/check_dataset.py` prints and writes."""
 
+import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.data.findings import ERROR, SEVERITIES, Finding
+from utils.data.findings import ERROR, SEVERITIES, Collector, FileError, Finding
 from utils.data.layout import DatasetInfo
-from utils.data.pixel_checks import Scanned
+from utils.data.pixel_checks import Scanned, pixel_findings, read_pixels
 from utils.data.summary import histogram_rows, summary, summary_rows
 from utils.evaluation.contact_sheet import draw_contact_sheet
 from utils.evaluation.report import align, write_csv
 from utils.files import replacing
 from utils.training.announce import decisions_table, labels_table
+from utils.training.setup import read_dataset
+
+
+def examine(options: argparse.Namespace) -> tuple[DatasetInfo | None, Scanned, list[Finding]]:
+    """Read a data set of these flags, going on after every mistake, and return what was found.
+
+    Returns:
+        The data set as far as it can be read, None where not a single image can; what its pixels say, per
+        split; and the findings.
+    """
+    report = Collector()
+    try:
+        data = read_dataset(options, report)
+    except FileError as error:
+        report(error)
+        return None, {}, report.findings()
+    scanned = {} if options.QUICK else read_pixels(data.parts, report, options.NUM_WORKERS)
+    found = [*data.findings, *pixel_findings(scanned, data.band_names)]
+    return data, scanned, [*report.findings(), *found]
 
 
 def describe(data: DatasetInfo, scanned: Scanned, folder: Path) -> None:

@@ -58,10 +58,12 @@ def summary_rows(facts: Mapping[str, object]) -> list[list[str]]:
 
 
 def histogram_rows(data: DatasetInfo) -> list[list[str]]:
-    """Return rows of each class: its share of the labelled pixels, and the images that show it, per split."""
+    """Return rows of each class that occurs: its share of the labelled pixels and its images, per split."""
     found = _histogram(data)
     rows = [["class", "name", *(text for split in found for text in (f"{split} pixels", f"{split} images"))]]
     for index, name in enumerate(data.classes.names):
+        if not any(shown[index] for _, shown in found.values()):
+            continue
         cells = []
         for counts, shown in found.values():
             cells += [f"{100 * counts[index] / max(int(counts.sum()), 1):.3g} %", str(shown[index])]
