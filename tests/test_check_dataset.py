@@ -267,6 +267,14 @@ def test_mistakes_are_found(tmp_path, mistake):
         assert found[kind][0] == severity and re.search(pattern, found[kind][1]), found[kind]
 
 
+def test_files_in_no_list(tmp_path):
+    write_dataset(tmp_path)
+    write_list(tmp_path, "train", ["t0", "t1"])
+    found = examined(tmp_path)
+    assert found["unlisted images"][0] == "note" and "images/t2.tif" in found["unlisted images"][1]
+    assert "labels/t2.png" in found["unlisted labels"][1]
+
+
 def test_files_without_a_partner(tmp_path):
     for folder, names in (("images", "abc"), ("masks", "bcd")):
         for name in names:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nets.errors import UserError
 from utils.data.classes_file import find_classes_file, read_classes_json
-from utils.data.findings import Report, stop, told
+from utils.data.findings import NOTE, Finding, Report, of_files, stop, told
 from utils.data.layouts.base import Entry, Layout, RasterFolder, Request, read_lines
 
 REQUIRED_SPLITS = ("train", "val")
@@ -24,12 +24,13 @@ def read_lists(request: Request) -> Layout | None:
         held_back = "val" in request.splits and "val" not in names
         splits = [split for split in request.splits if split in names]
         splits += ["train"] if held_back and "train" not in splits and "train" in names else []
-    groups = read_layout(root, splits, request.label_dir, request.report) if splits else {}
+    groups, findings = _read(root, splits, request.label_dir, request.report) if splits else ({}, [])
     return Layout(
         format="lists",
         title=f"lists in {root / 'annotations'}, images/, {label_folder(root, request.label_dir).name}/",
         splits=groups,
         sources={split: str(root / "annotations" / f"{split}.txt") for split in splits},
+        findings=tuple(findings),
         available=tuple(names),
     )
 
@@ -63,7 +64,13 @@ def read_layout(
     Raises:
         UserError: No data set, a missing or empty list.
     """
-    root = Path(root)
+    return _read(Path(root), splits, label_dir, report)[0]
+
+
+def _read(
+    root: Path, splits: Sequence[str] | None, label_dir: str | None, report: Report
+) -> tuple[dict[str, list[Entry]], list[Finding]]:
+    """Return what `read_layout` does, and which files stand in no list."""
     require_dataset(root)
     lists = {split: root / "annotations" / f"{split}.txt" for split in splits or REQUIRED_SPLITS}
     if splits is None:
@@ -80,7 +87,17 @@ def read_layout(
                 stem = images.stem(image)
                 label = labels.find(line if labels.has(line) else stem, "label", lists[split])
                 layout[split].append(Entry(stem, image, label))
-    return layout
+    entries = [entry for group in layout.values() for entry in group]
+    return layout, [
+        *_unlisted("images", images, {entry.image for entry in entries}),
+        *_unlisted("labels", labels, {entry.label for entry in entries}),
+    ]
+
+
+def _unlisted(what: str, folder: RasterFolder, listed: set[Path]) -> list[Finding]:
+    left = [path for paths in folder.by_stem.values() for path in paths if path not in listed]
+    text = f"{len(left)} {what} stand in none of the lists that were read"
+    return [Finding(NOTE, f"unlisted {what}", text, "", of_files(left))] if left else []
 
 
 def require_dataset(root: Path) -> None:
