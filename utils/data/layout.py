@@ -13,7 +13,7 @@ from utils.data.checks import cheap_findings, check_bands
 from utils.data.class_table import LabelScan, all_values, check_values, classes_or_values, mapped_onto
 from utils.data.classes_file import ClassesFile, find_classes_file, read_classes_json
 from utils.data.dividing import Part, divide_scenes, whole_samples
-from utils.data.findings import NOTE, FileError, Finding, Report, attempt, stop, told
+from utils.data.findings import NOTE, WARNING, FileError, Finding, Report, attempt, stop, told
 from utils.data.held_back import hold_back_tiles
 from utils.data.label_map import parse_label_map
 from utils.data.label_scan import inspect
@@ -93,7 +93,8 @@ class DatasetInfo:
     @property
     def notices(self) -> tuple[str, ...]:
         """Sentences that the user should read."""
-        return (*(finding.text() for finding in self.findings if finding.severity != NOTE), *self.remarks)
+        odd = (f"{WARNING}: {finding.text()}" for finding in self.findings if finding.severity != NOTE)
+        return (*odd, *self.remarks)
 
     @property
     def smallest_tile(self) -> tuple[int, int]:

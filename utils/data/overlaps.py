@@ -6,11 +6,13 @@ from itertools import combinations
 import numpy as np
 
 from utils.data.dividing import Part
-from utils.data.findings import WARNING, Finding
+from utils.data.findings import NOTE, WARNING, Finding
 from utils.data.raster import RasterInfo
 
 # A smaller share of an image is the rounding of neighbours' borders.
 _LEAST_SHARE = 0.005
+# Of all images together: less is the seam between neighbours.
+_MUCH = 0.01
 
 
 def overlap_findings(parts: Mapping[str, Sequence[Part]]) -> list[Finding]:
@@ -36,10 +38,11 @@ def overlap_findings(parts: Mapping[str, Sequence[Part]]) -> list[Finding]:
         if found:
             text = (
                 f"{len(found)} of {len(parts[other])} images of {other} show places that {one} shows too, "
-                f"{100 * area / whole:.0f} % of the georeferenced area"
+                f"{100 * area / whole:.2g} % of the georeferenced area"
             )
             todo = "divide by place, else the scores may be too good"
-            findings.append(Finding(WARNING, "places in two splits", text, todo, tuple(found)))
+            severity = WARNING if area > _MUCH * whole else NOTE
+            findings.append(Finding(severity, "places in two splits", text, todo, tuple(found)))
     return findings
 
 
