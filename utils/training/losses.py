@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.data.labels import IGNORE
+from utils.training.distributed_sums import reduce_sum
 
 
 def cross_entropy(logits: Tensor, masks: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -45,7 +46,9 @@ def _true_class(logits: Tensor, masks: Tensor, class_weights: Tensor | None) -> 
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    return (values * weights).sum() / weights.sum().clamp(min=torch.finfo(values.dtype).tiny)
+    return reduce_sum((values * weights).sum()) / reduce_sum(weights.sum()).clamp(
+        min=torch.finfo(values.dtype).tiny
+    )
 
 
 class Criterion(nn.Module):
