@@ -5,18 +5,32 @@
 Everything of a run stands in pth_files/{RUN_NAME}/. All flags: python train.py --help
 """
 
+import argparse
 import sys
+from pathlib import Path
 
 from utils.options import train_options
 from utils.program import run_program
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Train as the flags in `argv` say (default: the command line)."""
+def main(argv: list[str] | None = None) -> int:
+    """Train as the flags in `argv` say (default: the command line) and return the exit code."""
     options = train_options(argv)
     # Imported here, so that --help and a mistyped flag answer without waiting for torch.
+    from utils.training.launch import launch, processes_to_start
+
+    processes = processes_to_start(options)
+    if processes > 1:
+        return launch(processes, Path(__file__).resolve(), argv)
+    train(options)
+    return 0
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train in this process, which may be one of several."""
     from utils.evaluation.evaluate import evaluate_network
     from utils.training.announce import say
+    from utils.training.distributed import average_buffers, leave, merged
     from utils.training.engine import train_one_epoch
     from utils.training.opening import open_session
     from utils.training.warnings import gathered_warnings
@@ -25,11 +39,14 @@ def main(argv: list[str] | None = None) -> None:
     with gathered_warnings():
         while session.unfinished:
             train = train_one_epoch(session, session.iterations, session.title)
+            average_buffers(session.validated)
             confusion, val, _ = evaluate_network(
-                session.model, session.val_loader, session.device, session.criterion, session.val_progress
+                session.validated, session.val_loader, session.device, session.criterion, session.val_progress
             )
+            confusion, val = merged(confusion, val)
             session.finish_epoch(train, val, confusion)
     say(*session.farewell())
+    leave()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from nets.errors import UserError
 from tests.helpers import ROOT, quick_answer
 from utils import options
-from utils.flags import DATA, HARDWARE, NETWORK, RUN, TRAINING
+from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, RUN, TRAINING
 from utils.inference_flags import EVALUATION, PREDICTION, SCENES, WINDOWS
 
 PROGRAMS = ["train.py", "evaluate.py", "predict_small.py", "predict_large.py", "Structure.py"]
@@ -59,6 +59,9 @@ TRAIN_FLAGS = [
     "SEED",
     "NUM_WORKERS",
     "DETERMINISTIC",
+    "PARALLEL",
+    "PROCESSES",
+    "SYNC_BN",
 ]
 
 
@@ -82,7 +85,7 @@ def test_hardware_flags_are_the_same_everywhere(flag):
 
 def test_no_flag_is_defined_twice_in_a_program():
     for groups in (
-        (DATA, NETWORK, TRAINING, RUN, HARDWARE),
+        (DATA, NETWORK, TRAINING, RUN, PROCESSES, HARDWARE),
         (EVALUATION, HARDWARE),
         (PREDICTION, HARDWARE),
         (PREDICTION, WINDOWS, SCENES, HARDWARE),

@@ -27,9 +27,21 @@ def versions() -> dict[str, str]:
 
 
 def network_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the state of the network alone, on the CPU, without wrapper prefixes."""
-    state = unwrap(network).state_dict()
+    """Return the state of the network alone, on the CPU, without wrapper prefixes.
+
+    Of a network in shards every process has to ask for it.
+    """
+    state = whole(unwrap(network).state_dict())
     return {strip_prefixes(name): tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+
+def whole(state: object) -> object:
+    """Return nested dicts and lists with the whole of every tensor of which this process holds a shard."""
+    if isinstance(state, dict):
+        return {key: whole(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [whole(value) for value in state]
+    return state.full_tensor() if hasattr(state, "full_tensor") else state
 
 
 def strip_prefixes(name: str) -> str:

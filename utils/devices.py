@@ -15,6 +15,8 @@ def choose_devices(options: argparse.Namespace) -> list[torch.device]:
         UserError: a GPU that does not exist.
     """
     present = torch.cuda.device_count()
+    if not present and torch.backends.mps.is_available() and not options.USE_CPU and not options.GPU_ID:
+        return [torch.device("mps")]  # Apple's machines have one
     asked = _asked_gpus(options, present)
     missing = [gpu for gpu in asked if gpu >= present]
     if missing and not options.USE_CPU:
@@ -43,20 +45,21 @@ def _asked_gpus(options: argparse.Namespace, present: int) -> list[int]:
 
 def describe(devices: list[torch.device]) -> str:
     """Return the devices in words."""
+    if devices[0].type == "mps":
+        return "Apple GPU"
     if devices[0].type != "cuda":
         reason = "" if torch.cuda.is_available() else ", no GPU was found"
         return f"CPU ({torch.get_num_threads()} threads{reason})"
     return ", ".join(f"GPU {d.index} ({torch.cuda.get_device_name(d)})" for d in devices)
 
 
-def check_batch(batch_size: int, devices: list[torch.device]) -> None:
-    """Refuse a total batch that the devices cannot share evenly."""
-    count = len(devices)
+def check_batch(batch_size: int, count: int, what: str = "GPUs") -> None:
+    """Refuse a total batch that `count` devices, or whatever they are, cannot share evenly."""
     if batch_size % count:
         lower, upper = batch_size // count * count, (batch_size // count + 1) * count
         nearest = f"{lower} or {upper}" if lower else str(upper)
         raise UserError(
-            f"--BATCH_SIZE {batch_size} does not divide by {count} GPUs; nearest that do: {nearest}"
+            f"--BATCH_SIZE {batch_size} does not divide by {count} {what}; nearest that do: {nearest}"
         )
 
 

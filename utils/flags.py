@@ -128,6 +128,26 @@ NETWORK = (
     ),
 )
 
+PROCESSES = (
+    "training on several devices and machines",
+    (
+        Flag(
+            "PARALLEL",
+            "ddp",
+            "several GPUs: ddp, one process for each, also on many machines with torchrun; dp, one process "
+            "for all; fsdp, as ddp but each holds only a share of the weights",
+            choices=("ddp", "dp", "fsdp"),
+        ),
+        Flag("PROCESSES", None, "processes that share the work on the CPU; default: 1", number(int, 1)),
+        Flag(
+            "SYNC_BN",
+            "auto",
+            "batch statistics over all GPUs instead of each one's share; auto: on (the CPU has none)",
+            choices=("auto", "on", "off"),
+        ),
+    ),
+)
+
 TRAINING = (
     "training",
     (

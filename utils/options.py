@@ -5,7 +5,7 @@ import difflib
 import sys
 
 from nets.errors import UserError
-from utils.flags import DATA, HARDWARE, NETWORK, RUN, STRUCTURE, TRAINING
+from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, RUN, STRUCTURE, TRAINING
 from utils.inference_flags import EVALUATION, PREDICTION, SCENES, WINDOWS
 
 
@@ -70,7 +70,7 @@ def plain_options(options: argparse.Namespace) -> dict:
 
 def train_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the flags of train.py."""
-    return parse("Train a network.", (DATA, NETWORK, TRAINING, RUN, HARDWARE), argv)
+    return parse("Train a network.", (DATA, NETWORK, TRAINING, RUN, PROCESSES, HARDWARE), argv)
 
 
 def evaluate_options(argv: list[str] | None = None) -> argparse.Namespace:

@@ -5,26 +5,37 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nets.errors import UserError
+from utils.processes import may_complain, quiet_beside_the_first
 
 
 def run_program(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
     """Run `main(argv)` and return the exit code.
 
     A `UserError` becomes one line on stderr and code 2, Ctrl-C becomes code 130. Every other exception is a
-    defect and keeps its traceback.
+    defect and keeps its traceback. Of several processes only the first to fail says why.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that cannot show a class name must not stop the run
             stream.reconfigure(errors="replace")
     program = Path(sys.argv[0]).name
     try:
-        return main(argv) or 0
+        with quiet_beside_the_first():
+            return main(argv) or 0
     except UserError as mistake:
-        print(f"{program}: {_message(mistake)}", file=sys.stderr)
+        _complain(f"{program}: {_message(mistake)}")
         return 2
     except KeyboardInterrupt:
-        print(f"{program}: stopped by Ctrl-C", file=sys.stderr)
+        _complain(f"{program}: stopped by Ctrl-C")
         return 130
+    except Exception:
+        if may_complain():
+            raise
+        return 1
+
+
+def _complain(line: str) -> None:
+    if may_complain():
+        print(line, file=sys.stderr)
 
 
 def _message(mistake: UserError) -> str:

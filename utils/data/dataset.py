@@ -151,12 +151,14 @@ class TrainingSampler:
         length: Number of samples.
         batch_size: Samples per batch.
         seed: Start of every permutation.
+        share: (number of this process, number of processes): it gets its part of every batch.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int = 0) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int = 0, share: tuple[int, int] = (0, 1)) -> None:
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
+        self.share = share
         self.epoch = 0
         self.first_batch = 0
 
@@ -166,12 +168,15 @@ class TrainingSampler:
         self.first_batch = first_batch
 
     def batches(self, epoch: int) -> list[list[Key]]:
-        """Return all batches of an epoch."""
+        """Return all batches of an epoch, of each the part of this process."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
         count = self.batches_per_epoch
         order = np.resize(order, count * self.batch_size).tolist()
         keys = [Key(epoch, position, index) for position, index in enumerate(order)]
-        return [keys[start : start + self.batch_size] for start in range(0, len(keys), self.batch_size)]
+        rank, processes = self.share
+        size = self.batch_size // processes
+        first = rank * size
+        return [keys[start : start + size] for start in range(first, len(keys), self.batch_size)]
 
     @property
     def batches_per_epoch(self) -> int:
@@ -237,8 +242,13 @@ def evaluation_loader(
     *,
     pin_memory: bool = False,
     start_method: str | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader:
-    """Return a loader of whole images in their order; only neighbours of one size share a batch."""
+    """Return a loader of whole images in their order; only neighbours of one size share a batch.
+
+    Of several processes each gets its `share`, (its number, their count), and maybe one batch less than
+    the first.
+    """
     batches: list[list[int]] = []
     last_size = None
     for index, sample in enumerate(dataset.samples):
@@ -247,14 +257,25 @@ def evaluation_loader(
             batches.append([])
         batches[-1].append(index)
         last_size = size
-    return _loader(dataset, batches, workers, pin_memory, start_method)
+    rank, processes = share
+    return _loader(dataset, batches[rank::processes], workers, pin_memory, start_method)
 
 
-def default_workers(device_type: str) -> int:
-    """Return how many processes read: on the CPU few, because the network itself needs the processors."""
+def default_workers(device_type: str, sharing: int = 1) -> int:
+    """Return how many processes read: on the CPU few, because the network itself needs the processors.
+
+    Args:
+        device_type: "cpu" or another.
+        sharing: programs among which the processors are divided.
+    """
+    own = max(1, processors() // sharing)
+    return min(2, own // 2) if device_type == "cpu" else max(1, min(8, own - 1))
+
+
+def processors() -> int:
+    """Return how many processors this program may use."""
     affinity = getattr(os, "sched_getaffinity", None)
-    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(2, processors // 2) if device_type == "cpu" else max(1, min(8, processors - 1))
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _loader(

@@ -6,10 +6,11 @@ import torch
 
 from utils.data.dataset import SegmentationDataset, default_workers, evaluation_loader, training_loader
 from utils.data.samples import evaluation_samples
-from utils.devices import place
 from utils.training.criterion import build_criterion
+from utils.training.distributed import count, rank, restore_random_states
 from utils.training.logger import TrainingLog
 from utils.training.optimizers import build_optimizer
+from utils.training.parallel import distribute, even, load_optimizer, synchronize_batch_norm
 from utils.training.plan import Plan
 from utils.training.schedulers import build_scheduler
 from utils.training.session import Session
@@ -22,15 +23,19 @@ def assemble(plan: Plan) -> Session:
     """Put the network on its devices and build loaders, loss and optimiser around it."""
     options, device, data = plan.options, plan.devices[0], plan.data
     on_gpu = device.type == "cuda"
-    workers = default_workers(device.type) if options.NUM_WORKERS is None else options.NUM_WORKERS
+    workers = default_workers(device.type, count()) if options.NUM_WORKERS is None else options.NUM_WORKERS
     val = SegmentationDataset(evaluation_samples(data.splits["val"]), data.classes)
     per_epoch = plan.sampler.batches_per_epoch
     epochs_per_round = math.ceil(plan.total / MOST_ROUNDS / per_epoch) if options.MAX_ITERS else 1
     # LR_STEP counts what the run counts; the schedulers count iterations.
     unit = 1 if options.MAX_ITERS else per_epoch
     step = options.LR_STEP * unit if options.LR_STEP else math.ceil(plan.total / 3)
-    model = place(plan.network, plan.devices)
-    optimizer = build_optimizer(plan.network, plan.settings)
+    network, _ = synchronize_batch_norm(plan.network, device, options.SYNC_BN)
+    criterion = build_criterion(plan.settings, plan.weights)
+    model = distribute(network, plan.devices, options.PARALLEL, criterion)
+    optimizer = build_optimizer(network, plan.settings)
+    if rank():  # dropout and its like must differ between the shares of a batch
+        torch.manual_seed(options.SEED + 7919 * rank())
     if on_gpu:
         torch.cuda.empty_cache()
     return Session(
@@ -42,12 +47,17 @@ def assemble(plan: Plan) -> Session:
         bands=plan.bands,
         device=device,
         model=model,
-        criterion=build_criterion(plan.settings, plan.weights).to(device),
+        criterion=criterion.to(device),
         optimizer=optimizer,
         scheduler=build_scheduler(optimizer, plan.settings, plan.total, step),
         sampler=plan.sampler,
         train_loader=training_loader(plan.train, plan.sampler, workers, pin_memory=on_gpu),
-        val_loader=evaluation_loader(val, options.BATCH_SIZE, workers, pin_memory=on_gpu),
+        val_loader=even(
+            evaluation_loader(
+                val, options.BATCH_SIZE // count(), workers, pin_memory=on_gpu, share=(rank(), count())
+            ),
+            options.PARALLEL,
+        ),
         log=TrainingLog(plan.folder, plan.family),
         total=plan.total,
         per_round=epochs_per_round * per_epoch,
@@ -60,7 +70,7 @@ def restore(session: Session, state: dict) -> None:
     """Put the training state of a checkpoint into a session."""
     session.iteration, session.best = state["iteration"], state["best"]
     session.log.rows = list(state["rows"])
-    session.optimizer.load_state_dict(state["optimizer"])
+    load_optimizer(session.optimizer, state["optimizer"])
     session.scheduler.load_state_dict(state["scheduler"])
     # A run that did not scale, or began before there was a choice, has no state of it.
     if state.get("scaler"):
@@ -70,7 +80,5 @@ def restore(session: Session, state: dict) -> None:
         session.optimizer.param_groups, session.scheduler.base_lrs, session.scheduler.lr_lambdas, strict=True
     ):
         group["lr"] = base * factor(session.iteration)
-    torch.set_rng_state(state["random"]["cpu"])
-    if session.device.type == "cuda" and state["random"]["cuda"]:
-        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+    restore_random_states(session.device, state["random"])
     session.restart_batches()

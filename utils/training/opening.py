@@ -9,6 +9,7 @@ from utils.options import plain_options
 from utils.training import announce
 from utils.training.announce import say
 from utils.training.assembly import assemble, restore
+from utils.training.distributed import leads
 from utils.training.optimizers import describe_groups
 from utils.training.plan import Build, about_plan, make_plan
 from utils.training.resume import resume
@@ -37,7 +38,8 @@ def open_session(options: argparse.Namespace, build: Build = build_network) -> S
     say(*announce.groups_table(groups), "")
     if checkpoint is not None:
         restore(session, checkpoint["training"])
-    write_options(plan.folder, options, about, groups)
+    if leads():
+        write_options(plan.folder, options, about, groups)
     return session
 
 

@@ -14,9 +14,10 @@ from utils.data.dataset import SegmentationDataset, TrainingSampler
 from utils.data.layout import DatasetInfo
 from utils.data.samples import training_samples
 from utils.data.statistics import BandStatistics, cached_statistics, measure_bands
-from utils.devices import check_batch, choose_devices, describe
+from utils.devices import check_batch, describe
 from utils.training import announce
 from utils.training.announce import say
+from utils.training.distributed import agree, count, first_before_the_others, join, rank
 from utils.training.precision import Precision, choose_precision
 from utils.training.recipe import Settings, choose_recipe, resolve
 from utils.training.runs import new_run
@@ -77,8 +78,9 @@ def make_plan(
     options: argparse.Namespace, checkpoint: dict | None, folder: Path | None, build: Build
 ) -> Plan:
     """Read and check everything that a run needs, the cheap things first."""
-    devices = choose_devices(options)
-    check_batch(options.BATCH_SIZE, devices)
+    devices = join(options)
+    sharing = max(count(), len(devices))
+    check_batch(options.BATCH_SIZE, sharing, "GPUs" if devices[0].type == "cuda" else "processes")
     precision, why_precision = choose_precision(options.AMP, devices[0])
     family = check_names(options)
     data = read_dataset(options)
@@ -86,9 +88,10 @@ def make_plan(
     tiles = len(training_samples(data.splits["train"], crop))
     seed_everything(options.SEED, options.DETERMINISTIC)
     network = build(options, data.bands, data.classes.num_classes)
-    check_training_step(network, options.BATCH_SIZE // len(devices), crop)
+    check_training_step(network, options.BATCH_SIZE // sharing, crop)
     backbone = network.blueprint["options"].get("backbone")
-    folder = folder or new_run(options.RUN_NAME, f"{family}_{backbone}" if backbone else family)
+    if folder is None:
+        folder = Path(agree(str(new_run(options.RUN_NAME, f"{family}_{backbone}" if backbone else family))))
     say(f"found: {data.found}", *data.notices, *training_level(options, data)[1])
     say("", *announce.labels_table(data), "")
     if tiles < options.BATCH_SIZE:
@@ -102,7 +105,7 @@ def make_plan(
         check_same_data(checkpoint, data)
         network.load_state_dict(checkpoint["state_dict"])
         bands, weights = checkpoint["bands"], checkpoint["training"]["class_weights"]
-    sampler = TrainingSampler(tiles, options.BATCH_SIZE, options.SEED)
+    sampler = TrainingSampler(tiles, options.BATCH_SIZE, options.SEED, (rank(), count()))
     total = options.MAX_ITERS or options.EPOCHS * sampler.batches_per_epoch
     settings, decisions = resolve(options, choose_recipe(options), total)
     train = training_set(options, data, crop, network.mean.tolist(), network.std.tolist())
@@ -132,7 +135,7 @@ def about_plan(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
     augmentation, rare = plan.train.augmentation, options.RARE_CLASS_SAMPLING
     return [
         ("run", plan.folder, "resumed" if resumed else ""),
-        ("device", describe(plan.devices), ""),
+        ("device", *_hardware(plan)),
         ("network", f"{plan.family}, {millions:.2f} M parameters", ""),
         ("options", ", ".join(f"{k}={v}" for k, v in blueprint["options"].items()), ""),
         ("length", _length(options, plan.total, plan.sampler.batches_per_epoch), ""),
@@ -143,6 +146,14 @@ def about_plan(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
         ("rare_classes", "not preferred" if rare is None else f"crops by temperature {rare:g}", ""),
         ("class_weights", options.CLASS_WEIGHTS, "default" if options.CLASS_WEIGHTS == "none" else "flag"),
     ]
+
+
+def _hardware(plan: Plan) -> tuple[str, str]:
+    """Return the devices in words, and how they share the work."""
+    text, each = describe(plan.devices), plan.options.BATCH_SIZE // max(count(), len(plan.devices))
+    if count() > 1:
+        return f"{count()} processes, this one on {text}", f"{plan.options.PARALLEL}, {each} images each"
+    return text, f"dp, {each} images each" if len(plan.devices) > 1 else ""
 
 
 def _length(options: argparse.Namespace, total: int, per_epoch: int) -> str:
@@ -156,7 +167,8 @@ def start_weights(options: argparse.Namespace, network: nn.Module, data: Dataset
     """Load the start of a new run, set its normalisation and return what checkpoints say of the bands."""
     start = load_start(options, network, data.band_names)
     train = data.splits["train"]
-    statistics = cached_statistics(folder / "statistics.json", train, lambda: measure_bands(train))
+    with first_before_the_others():
+        statistics = cached_statistics(folder / "statistics.json", train, lambda: measure_bands(train))
     scaling = choose_normalization(options, network, statistics, start)
     say(*announce.bands_table(data, statistics), "", f"start: {start.text}", *_listed(start.left_out))
     return describe_bands(data, statistics, scaling)

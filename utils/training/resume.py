@@ -14,6 +14,8 @@ FREE = {
     "GPU_ID",
     "GPU_LIST",
     "USE_CPU",
+    "PARALLEL",
+    "PROCESSES",
     "NUM_WORKERS",
     "DATASET_PATH",
     "EPOCHS",

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import torch
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from utils.checkpoint import network_state, versions, write_checkpoint
+from utils.checkpoint import network_state, versions, whole, write_checkpoint
 from utils.data.dataset import TrainingSampler
 from utils.data.layout import DatasetInfo
 from utils.devices import unwrap
@@ -19,6 +19,7 @@ from utils.evaluation.metrics import ConfusionMatrix
 from utils.evaluation.plots import draw_confusion
 from utils.options import plain_options
 from utils.training.announce import say
+from utils.training.distributed import count, leads, random_states
 from utils.training.engine import Trainer, endless
 from utils.training.logger import TrainingLog
 from utils.training.runs import remove_old
@@ -71,6 +72,11 @@ class Session(Trainer):
         self.batches = endless(self.train_loader, self.sampler, self.iteration)
 
     @property
+    def validated(self) -> nn.Module:
+        """The network that is validated: without the wrapper that expects as many batches in each process."""
+        return unwrap(self.model) if count() > 1 else self.model
+
+    @property
     def unfinished(self) -> bool:
         """Whether iterations are left."""
         return self.iteration < self.total
@@ -121,14 +127,18 @@ class Session(Trainer):
             "seconds": round(seconds, 1),
             **metrics.row(self.data.classes.names),
         }
-        self.log.add(row)
+        if leads():
+            self.log.add(row)
         say(
             f"{self._unit} {mark}: train_loss {train['main']:.4f}  val_loss {val['main']:.4f}  "
             f"mIoU {metrics.mIoU:.4f}  Acc {metrics.Acc:.4f}  ({seconds:.0f} s)"
         )
         better = metrics.mIoU > self.best
         self.best = max(self.best, metrics.mIoU)
-        checkpoint = self._checkpoint(mark, metrics.to_dict())
+        # By all processes: each may hold a share of the state.
+        checkpoint, training = self._checkpoint(mark, metrics.to_dict()), self._training_state()
+        if not leads():
+            return
         if better:
             write_checkpoint(self.folder / "best.pth", checkpoint)
             self.best_confusion = confusion
@@ -137,7 +147,7 @@ class Session(Trainer):
             name = f"{self.family}-{self._unit}{mark}-loss{train['main']:.4f}-val_loss{val['main']:.4f}.pth"
             write_checkpoint(self.folder / name, checkpoint)
             remove_old(self.folder, self.family, self.options.KEEP)
-        write_checkpoint(self.folder / "last.pth", {**checkpoint, "training": self._training_state()})
+        write_checkpoint(self.folder / "last.pth", {**checkpoint, "training": training})
 
     def farewell(self) -> list[str]:
         """Return lines that say where the results are and what to do with them."""
@@ -190,16 +200,15 @@ class Session(Trainer):
         }
 
     def _training_state(self) -> dict:
-        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         return {
             "iteration": self.iteration,
             "iterations_per_epoch": self.sampler.batches_per_epoch,
             "finished": not self.unfinished,
             "best": self.best,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": whole(self.optimizer.state_dict()),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
-            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "random": random_states(self.device),
             "class_weights": None
             if self.criterion.class_weights is None
             else self.criterion.class_weights.tolist(),
