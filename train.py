@@ -32,11 +32,12 @@ def train(options: argparse.Namespace) -> None:
     from utils.training.announce import say
     from utils.training.distributed import average_buffers, leave, merged
     from utils.training.engine import train_one_epoch
+    from utils.training.memory import advice_on_memory
     from utils.training.opening import open_session
     from utils.training.warnings import gathered_warnings
 
     session = open_session(options)
-    with gathered_warnings():
+    with gathered_warnings(), advice_on_memory(session.options, session.crop, session.device):
         while session.unfinished:
             train = train_one_epoch(session, session.iterations, session.title)
             average_buffers(session.validated)

@@ -62,6 +62,15 @@ TRAIN_FLAGS = [
     "PARALLEL",
     "PROCESSES",
     "SYNC_BN",
+    "ACCUMULATE",
+    "SCALE_LR",
+    "CLIP_GRAD",
+    "EMA",
+    "FREEZE",
+    "GRAD_CHECKPOINT",
+    "CHANNELS_LAST",
+    "COMPILE",
+    "TF32",
 ]
 
 

@@ -66,9 +66,10 @@ def steps(part: slice, parallel: str) -> tuple[dict, dict]:
     network = Small().double()
     model = distribute(network, [CPU], parallel, criterion).train()
     images, masks = batch()
+    state = None
     for _ in range(2):
         optimizer = torch.optim.AdamW(network.parameters(), 0.01)
-        if _:
+        if state is not None:
             load_optimizer(optimizer, state)
         criterion(model(images[part]), masks[part])[0].backward()
         nn.utils.clip_grad_norm_(network.parameters(), 0.1)

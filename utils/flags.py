@@ -198,6 +198,49 @@ TRAINING = (
             "auto: bf16 or fp16 on CUDA GPUs, float32 elsewhere",
             choices=("auto", "bf16", "fp16", "off"),
         ),
+        Flag(
+            "ACCUMULATE",
+            None,
+            "a step is taken on this many batches together, exactly as on one large batch; default: 1, or "
+            "what --SCALE_LR auto says",
+            number(int, 1),
+        ),
+        Flag(
+            "SCALE_LR",
+            "auto",
+            "a batch unlike the paper recipe's: auto accumulates up to it where it divides, else scales the "
+            "learning rate in proportion; on scales; off does neither",
+            choices=("auto", "on", "off"),
+        ),
+        Flag(
+            "CLIP_GRAD",
+            None,
+            "largest norm of the gradient, 0: no limit; default: the recipe's",
+            number(float, 0),
+        ),
+        Flag(
+            "EMA",
+            None,
+            "validate and save the moving average of the weights with this decay per iteration, as in 0.999",
+            number(float, 0, 0.999999),
+            metavar="DECAY",
+        ),
+        Flag(
+            "FREEZE",
+            None,
+            'parts that are not trained, as in "backbone" or "backbone.body.*,*.norm1"; frozen batch norms '
+            "keep their statistics",
+            metavar="NAMES",
+        ),
+        Flag("GRAD_CHECKPOINT", False, "compute the backbone's blocks twice instead of keeping them", None),
+        Flag("CHANNELS_LAST", False, "channels-last memory format, faster on GPUs with --AMP", None),
+        Flag("COMPILE", False, "torch.compile: minutes to start, faster steps", None),
+        Flag(
+            "TF32",
+            "auto",
+            "10-bit fractions in the products of float32 on GPUs; auto: on, but with --AMP off",
+            choices=("auto", "on", "off"),
+        ),
         Flag("SEED", 0, "seed of weights, order and augmentation", number(int, 0)),
         Flag(
             "DETERMINISTIC",

@@ -29,15 +29,22 @@ def quiet_beside_the_first() -> Iterator[None]:
         yield
 
 
-def may_complain() -> bool:
-    """Return whether this process is the first of its machine to fail; the others fail because of it."""
+def note_failure(code: int) -> tuple[bool, int]:
+    """Return whether this process is the first of its machine to fail, and the first one's exit code.
+
+    Args:
+        code: exit code of this process.
+    """
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not is_launched() or not report:
-        return True
-    try:  # the launcher gives every process a folder beside those of the others
-        (Path(report).parent.parent / "failed").touch(exist_ok=False)
+        return True, code
+    note = Path(report).parent.parent / "failed"  # beside the folders that the launcher gives each process
+    try:
+        with note.open("x", encoding="utf-8") as file:
+            file.write(str(code))
     except FileExistsError:
-        return False
+        first = note.read_text(encoding="utf-8")
+        return False, int(first) if first else code
     except OSError:
-        return True
-    return True
+        return True, code
+    return True, code

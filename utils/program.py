@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nets.errors import UserError
-from utils.processes import may_complain, quiet_beside_the_first
+from utils.processes import note_failure, quiet_beside_the_first
 
 
 def run_program(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
@@ -22,20 +22,22 @@ def run_program(main: Callable[[list[str] | None], int | None], argv: list[str] 
         with quiet_beside_the_first():
             return main(argv) or 0
     except UserError as mistake:
-        _complain(f"{program}: {_message(mistake)}")
-        return 2
+        return _end(2, f"{program}: {_message(mistake)}")
     except KeyboardInterrupt:
-        _complain(f"{program}: stopped by Ctrl-C")
-        return 130
+        return _end(130, f"{program}: stopped by Ctrl-C")
     except Exception:
-        if may_complain():
+        is_first, code = note_failure(1)
+        if is_first:
             raise
-        return 1
+        return code
 
 
-def _complain(line: str) -> None:
-    if may_complain():
+def _end(code: int, line: str) -> int:
+    """Say why the program ends, unless another process has failed before, and return the exit code."""
+    is_first, code = note_failure(code)
+    if is_first:
         print(line, file=sys.stderr)
+    return code
 
 
 def _message(mistake: UserError) -> str:

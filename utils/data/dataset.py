@@ -152,13 +152,17 @@ class TrainingSampler:
         batch_size: Samples per batch.
         seed: Start of every permutation.
         share: (number of this process, number of processes): it gets its part of every batch.
+        parts: Parts in which it gets them, one after the other.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int = 0, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self, length: int, batch_size: int, seed: int = 0, share: tuple[int, int] = (0, 1), parts: int = 1
+    ) -> None:
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
         self.share = share
+        self.parts = parts
         self.epoch = 0
         self.first_batch = 0
 
@@ -168,15 +172,15 @@ class TrainingSampler:
         self.first_batch = first_batch
 
     def batches(self, epoch: int) -> list[list[Key]]:
-        """Return all batches of an epoch, of each the part of this process."""
+        """Return all parts of the batches of an epoch, of each the share of this process."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
         count = self.batches_per_epoch
         order = np.resize(order, count * self.batch_size).tolist()
         keys = [Key(epoch, position, index) for position, index in enumerate(order)]
         rank, processes = self.share
-        size = self.batch_size // processes
-        first = rank * size
-        return [keys[start : start + size] for start in range(first, len(keys), self.batch_size)]
+        part = self.batch_size // self.parts
+        size = part // processes
+        return [keys[start : start + size] for start in range(rank * size, len(keys), part)]
 
     @property
     def batches_per_epoch(self) -> int:
@@ -184,10 +188,10 @@ class TrainingSampler:
         return max(1, self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches(self.epoch)[self.first_batch :])
+        return iter(self.batches(self.epoch)[self.first_batch * self.parts :])
 
     def __len__(self) -> int:
-        return self.batches_per_epoch - self.first_batch
+        return (self.batches_per_epoch - self.first_batch) * self.parts
 
 
 def collate(items: Sequence[dict[str, np.ndarray | str]]) -> dict[str, torch.Tensor | list[str]]:

@@ -1,17 +1,31 @@
 """From a plan to a session: the network on its devices, with loaders, loss and optimiser around it."""
 
+import argparse
 import math
 
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from utils.data.dataset import SegmentationDataset, default_workers, evaluation_loader, training_loader
 from utils.data.samples import evaluation_samples
+from utils.devices import unwrap
+from utils.training.accumulate import is_mean_over_pixels
 from utils.training.criterion import build_criterion
 from utils.training.distributed import count, rank, restore_random_states
+from utils.training.freeze import freeze
 from utils.training.logger import TrainingLog
 from utils.training.optimizers import build_optimizer
-from utils.training.parallel import distribute, even, load_optimizer, synchronize_batch_norm
+from utils.training.parallel import (
+    distribute,
+    even,
+    load_network,
+    load_optimizer,
+    shard,
+    synchronize_batch_norm,
+)
 from utils.training.plan import Plan
+from utils.training.recompute import recompute_backbone
 from utils.training.schedulers import build_scheduler
 from utils.training.session import Session
 
@@ -30,10 +44,9 @@ def assemble(plan: Plan) -> Session:
     # LR_STEP counts what the run counts; the schedulers count iterations.
     unit = 1 if options.MAX_ITERS else per_epoch
     step = options.LR_STEP * unit if options.LR_STEP else math.ceil(plan.total / 3)
-    network, _ = synchronize_batch_norm(plan.network, device, options.SYNC_BN)
     criterion = build_criterion(plan.settings, plan.weights)
-    model = distribute(network, plan.devices, options.PARALLEL, criterion)
-    optimizer = build_optimizer(network, plan.settings)
+    network, model, more = prepare(plan, criterion)
+    optimizer = build_optimizer(network, plan.settings, device)
     if rank():  # dropout and its like must differ between the shares of a batch
         torch.manual_seed(options.SEED + 7919 * rank())
     if on_gpu:
@@ -63,14 +76,49 @@ def assemble(plan: Plan) -> Session:
         per_round=epochs_per_round * per_epoch,
         precision=plan.precision,
         clip_grad=plan.settings.clip_grad,
+        accumulate=plan.sampler.parts,
+        weighted=is_mean_over_pixels(plan.settings),
+        **more,
     )
 
 
-def restore(session: Session, state: dict) -> None:
+def prepare(plan: Plan, criterion: nn.Module) -> tuple[nn.Module, nn.Module, dict]:
+    """Return the network of a plan, the same on its devices, and what of it a `Trainer` has to know."""
+    options, device = plan.options, plan.devices[0]
+    network = synchronize_batch_norm(plan.network, device, options.SYNC_BN)
+    frozen = freeze(network, options.FREEZE) if options.FREEZE else ()
+    memory_format = torch.channels_last if options.CHANNELS_LAST else torch.contiguous_format
+    network.to(memory_format=memory_format)
+    ema = None if options.EMA is None else moving_average(network, plan.devices, options)
+    if options.GRAD_CHECKPOINT:
+        recompute_backbone(network)
+    if options.COMPILE:
+        network.compile()
+    model = distribute(network, plan.devices, options.PARALLEL, criterion)
+    return network, model, {"frozen": frozen, "ema": ema, "memory_format": memory_format}
+
+
+def moving_average(
+    network: nn.Module, devices: list[torch.device], options: argparse.Namespace
+) -> AveragedModel:
+    """Return the moving average of weights and running statistics, equal to the network at the first step."""
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.EMA), use_buffers=True)
+    average.to(devices[0])
+    if count() > 1 and options.PARALLEL == "fsdp":
+        shard(average.module, devices[0])
+    return average
+
+
+def restore(session: Session, checkpoint: dict) -> None:
     """Put the training state of a checkpoint into a session."""
+    state = checkpoint["training"]
     session.iteration, session.best = state["iteration"], state["best"]
     session.log.rows = list(state["rows"])
     load_optimizer(session.optimizer, state["optimizer"])
+    if session.ema:
+        # The average was copied from the network, which was loaded with it.
+        session.ema.n_averaged.fill_(state["ema"]["count"])
+        load_network(unwrap(session.model), state["ema"]["network"])
     session.scheduler.load_state_dict(state["scheduler"])
     # A run that did not scale, or began before there was a choice, has no state of it.
     if state.get("scaler"):

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from nets.errors import UserError
 from utils.data.dataset import TrainingSampler, to_device
+from utils.devices import unwrap
+from utils.training.accumulate import Parts
 from utils.training.precision import Precision
 
 # Reading a loss waits for the device, so it is not read at every iteration.
@@ -32,10 +35,9 @@ class RunningLoss:
         return cls(torch.zeros((), device=device), torch.zeros((), device=device))
 
     def add(self, total: Tensor, main: Tensor) -> None:
-        """Add one iteration's losses."""
+        """Add the losses of an iteration, or of a part of it."""
         self.total += total.detach()
         self.main += main.detach()
-        self.iterations += 1
 
     def means(self) -> dict[str, float]:
         """Return {"total", "main"}."""
@@ -43,13 +45,12 @@ class RunningLoss:
 
 
 def endless(loader: DataLoader, sampler: TrainingSampler, iteration: int) -> Iterator[dict]:
-    """Yield batches from `iteration` of the run on, epoch after epoch."""
+    """Yield batches, or their parts, from `iteration` of the run on, epoch after epoch."""
+    epoch, first_batch = divmod(iteration, sampler.batches_per_epoch)
     while True:
-        epoch, first_batch = divmod(iteration, sampler.batches_per_epoch)
         sampler.set_epoch(epoch, first_batch)
-        for batch in loader:
-            yield batch
-            iteration += 1
+        yield from loader
+        epoch, first_batch = epoch + 1, 0
 
 
 @dataclass(kw_only=True)
@@ -64,6 +65,11 @@ class Trainer:
         device: the leading device.
         precision: what the network computes in.
         clip_grad: largest norm of the gradient of all parameters together; 0 is no limit.
+        accumulate: batches per step.
+        weighted: the loss is a mean over weighted pixels (see `Parts`).
+        frozen: batch norms that keep their statistics.
+        ema: moving average of the weights.
+        memory_format: of the images.
     """
 
     model: nn.Module
@@ -74,6 +80,22 @@ class Trainer:
     device: torch.device
     precision: Precision = field(default_factory=Precision)
     clip_grad: float = 0.0
+    accumulate: int = 1
+    weighted: bool = False
+    frozen: tuple[nn.Module, ...] = ()
+    ema: AveragedModel | None = None
+    memory_format: torch.memory_format = torch.contiguous_format
+
+    def train_mode(self) -> None:
+        """Put the network into training mode, but for its frozen batch norms."""
+        self.model.train()
+        for norm in self.frozen:
+            norm.eval()
+
+    def next_batch(self) -> tuple[Tensor, Tensor]:
+        """Return the next images (B, C, H, W) and masks (B, H, W) on the device."""
+        images, masks = to_device(next(self.batches), self.device)
+        return images.contiguous(memory_format=self.memory_format), masks
 
 
 def train_one_epoch(trainer: Trainer, iterations: int, title: str = "") -> dict[str, float]:
@@ -84,24 +106,29 @@ def train_one_epoch(trainer: Trainer, iterations: int, title: str = "") -> dict[
     """
     model, optimizer, scheduler = trainer.model, trainer.optimizer, trainer.scheduler
     scaler = trainer.precision.scaler
-    model.train()
+    trainer.train_mode()
     losses = RunningLoss.start(trainer.device)
     bar = tqdm(range(iterations), desc=title, unit="batch", dynamic_ncols=True)
     for step in bar:
-        images, masks = to_device(next(trainer.batches), trainer.device)
-        with trainer.precision.autocast():
-            outputs = model(images)
-        total, main = trainer.criterion(outputs, masks)
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(total).backward()
+        batches = [trainer.next_batch() for _ in range(trainer.accumulate)]
+        parts = Parts(model, trainer.criterion, batches, trainer.precision, weighted=trainer.weighted)
+        for images, masks in parts:
+            with trainer.precision.autocast():
+                outputs = model(images)
+            total, main = parts.criterion(outputs, masks)
+            scaler.scale(total).backward()
+            losses.add(total, main)
         if trainer.clip_grad:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), trainer.clip_grad)
         scaler.step(optimizer)
         scaler.update()
+        if trainer.ema:
+            trainer.ema.update_parameters(unwrap(model))
         lr = scheduler.get_last_lr()[0]
         scheduler.step()
-        losses.add(total, main)
+        losses.iterations += 1
         if step % READ_EVERY == 0 or step == iterations - 1:
             mean = losses.means()["main"]
             bar.set_postfix(loss=f"{mean:.4f}", lr=f"{lr:.2e}")

@@ -37,7 +37,7 @@ def open_session(options: argparse.Namespace, build: Build = build_network) -> S
     groups = describe_groups(session.optimizer)
     say(*announce.groups_table(groups), "")
     if checkpoint is not None:
-        restore(session, checkpoint["training"])
+        restore(session, checkpoint)
     if leads():
         write_options(plan.folder, options, about, groups)
     return session

@@ -1,5 +1,7 @@
 """Optimisers and their parameter groups."""
 
+import inspect
+
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -77,12 +79,19 @@ def describe_groups(optimizer: Optimizer) -> list[dict]:
     ]
 
 
-def build_optimizer(network: nn.Module, settings: Settings) -> Optimizer:
+def fused(kind: type[Optimizer], device: torch.device | str) -> dict[str, bool]:
+    """Return the argument that makes a step one kernel, for optimisers that have it on a device."""
+    on_gpu = torch.device(device).type == "cuda"
+    return {"fused": True} if on_gpu and "fused" in inspect.signature(kind).parameters else {}
+
+
+def build_optimizer(network: nn.Module, settings: Settings, device: torch.device | str = "cpu") -> Optimizer:
     """Return the optimiser that `settings` name over what they leave to be trained of the network."""
     if settings.frozen_norm:
         freeze_norms(network.backbone)
     groups = parameter_groups(network, settings)
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+        more = fused(torch.optim.SGD, device)
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, **more)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    return kind(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
+    return kind(groups, lr=settings.lr, betas=(settings.momentum, 0.999), **fused(kind, device))

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from nets.errors import UserError
 from utils.data.labels import IGNORE
 from utils.devices import place
 from utils.training.distributed import count, everyones
@@ -17,18 +18,24 @@ from utils.training.distributed import count, everyones
 SHARDED_FROM = 1_000_000
 
 
-def synchronize_batch_norm(network: nn.Module, device: torch.device, wanted: str) -> tuple[nn.Module, str]:
-    """Let batch norms take their statistics over all processes and return the network and what was done.
+def synchronizes(device: torch.device, wanted: str) -> bool:
+    """Return whether batch norms take their statistics over all processes.
 
     Args:
-        network: the network.
-        device: where it is going to be; PyTorch's synchronised batch norm is for GPUs.
+        device: where they are going to be.
         wanted: the flag SYNC_BN, "auto", "on" or "off".
+
+    Raises:
+        UserError: "on" where PyTorch's synchronised batch norm, which is for GPUs, does nothing.
     """
-    several = count() > 1 and device.type == "cuda"
-    if not several or wanted == "off":
-        return network, "of each device's share" if count() > 1 else "of the batch"
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network), "of all GPUs' shares"
+    if wanted == "on" and device.type != "cuda":
+        raise UserError("--SYNC_BN on is given; it needs GPUs, this run is on the CPU: leave it out")
+    return wanted != "off" and count() > 1 and device.type == "cuda"
+
+
+def synchronize_batch_norm(network: nn.Module, device: torch.device, wanted: str) -> nn.Module:
+    """Return the network with synchronised batch norms where `synchronizes` says so."""
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network) if synchronizes(device, wanted) else network
 
 
 def distribute(
@@ -89,6 +96,18 @@ def large_blocks(network: nn.Module) -> list[nn.Module]:
         if not isinstance(block, sequences) and sum(p.numel() for p in block.parameters()) > SHARDED_FROM
     ]
     return list(dict.fromkeys(reversed(found)))
+
+
+def load_network(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Load whole tensors into a network, of which this process may hold shards only."""
+    own = network.state_dict()
+    sharded = {
+        name: _shard_like(own[name], tensor.to(own[name].device))
+        if hasattr(own[name], "full_tensor")
+        else tensor
+        for name, tensor in state.items()
+    }
+    network.load_state_dict(sharded)
 
 
 def load_optimizer(optimizer: Optimizer, state: dict) -> None:

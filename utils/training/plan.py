@@ -18,8 +18,9 @@ from utils.devices import check_batch, describe
 from utils.training import announce
 from utils.training.announce import say
 from utils.training.distributed import agree, count, first_before_the_others, join, rank
-from utils.training.precision import Precision, choose_precision
-from utils.training.recipe import Settings, choose_recipe, resolve
+from utils.training.parallel import synchronizes
+from utils.training.precision import Precision, allow_tf32, choose_precision
+from utils.training.recipe import Settings, choose_accumulation, choose_recipe, resolve
 from utils.training.runs import new_run
 from utils.training.setup import (
     check_names,
@@ -88,14 +89,19 @@ def make_plan(
     tiles = len(training_samples(data.splits["train"], crop))
     seed_everything(options.SEED, options.DETERMINISTIC)
     network = build(options, data.bands, data.classes.num_classes)
-    check_training_step(network, options.BATCH_SIZE // sharing, crop)
+    together = synchronizes(devices[0], options.SYNC_BN)
+    check_training_step(network, options.BATCH_SIZE // (1 if together else sharing), crop)
     backbone = network.blueprint["options"].get("backbone")
     if folder is None:
         folder = Path(agree(str(new_run(options.RUN_NAME, f"{family}_{backbone}" if backbone else family))))
     say(f"found: {data.found}", *data.notices, *training_level(options, data)[1])
     say("", *announce.labels_table(data), "")
-    if tiles < options.BATCH_SIZE:
-        fewer = f"fewer than --BATCH_SIZE {options.BATCH_SIZE}"
+    recipe = choose_recipe(options)
+    accumulate, why_accumulate = choose_accumulation(options, recipe)
+    batch = options.BATCH_SIZE * accumulate
+    if tiles < batch:
+        times = f" times {accumulate}" if accumulate > 1 else ""
+        fewer = f"fewer than --BATCH_SIZE {options.BATCH_SIZE}{times}"
         say(f"{tiles} training tiles are {fewer}: they fill it repeatedly", "")
     if checkpoint is None:
         counts, names = data.label_counts["train"], data.classes.names
@@ -103,11 +109,11 @@ def make_plan(
         bands = start_weights(options, network, data, folder)
     else:
         check_same_data(checkpoint, data)
-        network.load_state_dict(checkpoint["state_dict"])
+        network.load_state_dict(checkpoint["state_dict"])  # with --EMA the average; see `restore`
         bands, weights = checkpoint["bands"], checkpoint["training"]["class_weights"]
-    sampler = TrainingSampler(tiles, options.BATCH_SIZE, options.SEED, (rank(), count()))
+    sampler = TrainingSampler(tiles, batch, options.SEED, (rank(), count()), parts=accumulate)
     total = options.MAX_ITERS or options.EPOCHS * sampler.batches_per_epoch
-    settings, decisions = resolve(options, choose_recipe(options), total)
+    settings, decisions = resolve(options, recipe, total)
     train = training_set(options, data, crop, network.mean.tolist(), network.std.tolist())
     return Plan(
         options,
@@ -123,7 +129,12 @@ def make_plan(
         sampler,
         precision,
         settings,
-        [("precision", precision.name, why_precision), *decisions],
+        [
+            ("precision", precision.name, why_precision),
+            ("tf32", *allow_tf32(options)),
+            ("accumulate", f"{accumulate} x {options.BATCH_SIZE} images per step", why_accumulate),
+            *decisions,
+        ],
         total,
     )
 
@@ -138,7 +149,7 @@ def about_plan(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
         ("device", *_hardware(plan)),
         ("network", f"{plan.family}, {millions:.2f} M parameters", ""),
         ("options", ", ".join(f"{k}={v}" for k, v in blueprint["options"].items()), ""),
-        ("length", _length(options, plan.total, plan.sampler.batches_per_epoch), ""),
+        ("length", _length(options, plan.total, plan.sampler), ""),
         ("normalisation", plan.bands["scaling"], "--NORMALIZATION" if options.NORMALIZATION else ""),
         ("crop", f"{crop[0]} x {crop[1]} pixels", "--CROP_SIZE" if options.CROP_SIZE else "from the tiles"),
         ("augment", augmentation.level.describe(), "" if options.AUGMENT == DEFAULT else "--AUGMENT"),
@@ -156,11 +167,12 @@ def _hardware(plan: Plan) -> tuple[str, str]:
     return text, f"dp, {each} images each" if len(plan.devices) > 1 else ""
 
 
-def _length(options: argparse.Namespace, total: int, per_epoch: int) -> str:
+def _length(options: argparse.Namespace, total: int, sampler: TrainingSampler) -> str:
+    per_epoch, batch = sampler.batches_per_epoch, sampler.batch_size
     if options.MAX_ITERS:
-        return f"{total} iterations of {options.BATCH_SIZE} crops ({total / per_epoch:.1f} epochs)"
+        return f"{total} iterations of {batch} crops ({total / per_epoch:.1f} epochs)"
     hint = "; real runs take 100 or more" if options.EPOCHS < 20 else ""
-    return f"{options.EPOCHS} epoch(s) of {per_epoch} iterations of {options.BATCH_SIZE} crops{hint}"
+    return f"{options.EPOCHS} epoch(s) of {per_epoch} iterations of {batch} crops{hint}"
 
 
 def start_weights(options: argparse.Namespace, network: nn.Module, data: DatasetInfo, folder: Path) -> dict:

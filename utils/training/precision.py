@@ -4,6 +4,8 @@ Losses, weights and optimiser stay in float32, and so does validation: it predic
 Micikevicius et al., "Mixed Precision Training", ICLR 2018, https://arxiv.org/abs/1710.03740.
 """
 
+import argparse
+
 import torch
 
 from nets.errors import UserError
@@ -43,6 +45,18 @@ def choose_precision(amp: str, device: torch.device) -> tuple[Precision, str]:
     if amp == "fp16" and device.type != "cuda":
         raise UserError(f"--AMP fp16 needs a CUDA GPU, this run is on {device.type}; use bf16 or off")
     return Precision("float32" if amp == "off" else amp, device), "--AMP"
+
+
+def allow_tf32(options: argparse.Namespace) -> tuple[str, str]:
+    """Let GPUs round the factors of float32 products to 10-bit fractions or not; return "on" or "off", and why.
+
+    It changes nothing of what is repeatable: the same command gives the same bits with it, other ones than
+    without.
+    """
+    allowed = options.AMP != "off" if options.TF32 == "auto" else options.TF32 == "on"
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+    return "on" if allowed else "off", f"--AMP {options.AMP}" if options.TF32 == "auto" else "--TF32"
 
 
 def _usual(device: torch.device) -> str:

@@ -52,6 +52,7 @@ FLAGS = {
     "warmup_iters": "WARMUP_ITERS",
     "loss": "LOSS_TYPE",
     "step_ratio": "STEP_RATIO",
+    "clip_grad": "CLIP_GRAD",
 }
 
 
@@ -187,8 +188,20 @@ def _rate(name: str, optimizer: str, options: argparse.Namespace, recipe: Recipe
 
 def _scaled(rate: float, reason: str, options: argparse.Namespace, recipe: Recipe) -> tuple[float, str]:
     """Return a learning rate for this run's batch, in proportion to the recipe's."""
-    official = recipe.entries.get("batch_size", options.BATCH_SIZE)
-    if not rate or official == options.BATCH_SIZE:
+    batch = options.BATCH_SIZE * choose_accumulation(options, recipe)[0]
+    official = recipe.entries.get("batch_size", batch)
+    if not rate or official == batch:
         return rate, reason
-    scaled = rate * options.BATCH_SIZE / official
-    return scaled, f"{reason}: {rate:g} at batch {official}, scaled to {options.BATCH_SIZE}"
+    if options.SCALE_LR == "off":
+        return rate, f"{reason}: for batch {official}, not scaled to {batch} (--SCALE_LR off)"
+    return rate * batch / official, f"{reason}: {rate:g} at batch {official}, scaled to {batch}"
+
+
+def choose_accumulation(options: argparse.Namespace, recipe: Recipe) -> tuple[int, str]:
+    """Return how many batches make a step, and why: with a recipe's batch its learning rate is right."""
+    official = recipe.entries.get("batch_size", options.BATCH_SIZE)
+    if options.ACCUMULATE is not None:
+        return options.ACCUMULATE, "--ACCUMULATE"
+    if options.SCALE_LR != "auto" or official % options.BATCH_SIZE or official == options.BATCH_SIZE:
+        return 1, "default"
+    return official // options.BATCH_SIZE, f"{recipe.reasons['batch_size']}: batch {official}"

@@ -73,7 +73,9 @@ class Session(Trainer):
 
     @property
     def validated(self) -> nn.Module:
-        """The network that is validated: without the wrapper that expects as many batches in each process."""
+        """The network that is validated and saved: the average of the weights where there is one."""
+        if self.ema:
+            return self.ema.module
         return unwrap(self.model) if count() > 1 else self.model
 
     @property
@@ -184,7 +186,7 @@ class Session(Trainer):
         return "iter" if self.options.MAX_ITERS else "epoch"
 
     def _checkpoint(self, mark: int, metrics: dict) -> dict:
-        network = unwrap(self.model)
+        network = unwrap(self.validated)
         return {
             "blueprint": network.blueprint,
             "state_dict": network_state(network),
@@ -208,6 +210,10 @@ class Session(Trainer):
             "optimizer": whole(self.optimizer.state_dict()),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
+            # The state_dict beside it is the average's.
+            "ema": None
+            if self.ema is None
+            else {"network": network_state(self.model), "count": self.ema.n_averaged.item()},
             "random": random_states(self.device),
             "class_weights": None
             if self.criterion.class_weights is None
