@@ -48,7 +48,7 @@ def choose_precision(amp: str, device: torch.device) -> tuple[Precision, str]:
 
 
 def allow_tf32(options: argparse.Namespace) -> tuple[str, str]:
-    """Let GPUs round the factors of float32 products to 10-bit fractions or not; return "on" or "off", and why.
+    """Let GPUs round the factors of float32 products to 10-bit fractions or not; return "on" or "off", why.
 
     It changes nothing of what is repeatable: the same command gives the same bits with it, other ones than
     without.
