@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> None:
     from tqdm import tqdm
 
     from Structure import load_network
+    from utils.data.band_choice import TrainedBands
     from utils.data.dataset import default_workers
     from utils.data.labels import Classes
     from utils.devices import check_batch, choose_devices, describe, place
@@ -31,10 +32,10 @@ def main(argv: list[str] | None = None) -> None:
     check_batch(options.BATCH_SIZE, devices)
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
-    band_names = network.about.get("bands", {}).get("names") or ()
-    work = collect_jobs(options.INPUT, options.OUTPUT, network.bands, band_names)
+    bands = TrainedBands.of(network)
+    work = collect_jobs(options.INPUT, options.OUTPUT, bands, options.EXTRA_IMAGES)
     windows, results = plan(options, tuple(network.about["crop_size"]))
-    print(introduction(network, classes, describe(devices), work, options.TTA))
+    print(introduction(bands, classes, describe(devices), work, options.TTA))
     memory = max(memory_estimate(job.info, classes, windows, results) for job in work.jobs)
     print(
         f"window:  {windows.window[0]} x {windows.window[1]} pixels, overlap {options.OVERLAP:g}, "

@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> None:
     from tqdm import tqdm
 
     from Structure import load_network
+    from utils.data.band_choice import TrainedBands
     from utils.data.dataset import default_workers
     from utils.data.labels import Classes
     from utils.devices import choose_devices, describe, place
@@ -30,10 +31,10 @@ def main(argv: list[str] | None = None) -> None:
     devices = choose_devices(options)[:1]  # one image at a time has no use for more
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
-    band_names = network.about.get("bands", {}).get("names") or ()
-    work = collect_jobs(options.INPUT, options.OUTPUT, network.bands, band_names)
+    bands = TrainedBands.of(network)
+    work = collect_jobs(options.INPUT, options.OUTPUT, bands, options.EXTRA_IMAGES)
     predict = predictor(place(network, devices), devices[0], options.TTA or ())
-    print(introduction(network, classes, describe(devices), work, options.TTA))
+    print(introduction(bands, classes, describe(devices), work, options.TTA))
 
     threads = default_workers(devices[0].type) if options.NUM_WORKERS is None else options.NUM_WORKERS
     scores = [Scores(*words) for words in options.SCORES or ()]

@@ -2,9 +2,13 @@
 
 import gc
 import os
+import shutil
+import tempfile
 
 # Before torch is imported, here and in programs that tests start: xdist already uses every core.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Nothing is left in the home folder, and nothing is known of other runs.
+os.environ["PURESEG_CACHE"] = tempfile.mkdtemp()
 
 import pytest
 import torch
@@ -19,6 +23,7 @@ def pytest_collection_finish():
 
 
 def pytest_unconfigure():
+    shutil.rmtree(os.environ["PURESEG_CACHE"], ignore_errors=True)
     gc.unfreeze()
 
 

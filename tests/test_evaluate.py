@@ -15,6 +15,7 @@ import Structure
 from evaluate import main
 from nets.errors import UserError
 from tests.helpers import ROOT, quick_answer
+from utils.data.band_choice import TrainedBands
 from utils.data.labels import Classes
 from utils.evaluation.evaluate import evaluate_network
 from utils.evaluation.metrics import compute_metrics
@@ -273,10 +274,10 @@ def test_mistakes_of_the_user(dataset, tmp_path, monkeypatch):
     (dataset / "classes.json").write_text(names, encoding="utf-8")
     fails(r"names 3 classes \(rock, ice, snow\), the checkpoint 2 \(rock, ice\)")
     (dataset / "classes.json").unlink()
-    monkeypatch.setattr(Brightest, "bands", 5)
-    fails(r"has 4 bands, the checkpoint was trained on 5 \(red, green, blue, nir\)")
     Image.fromarray(np.full((40, 40), 7, np.uint8)).save(dataset / "labels" / "a.png")
     fails("label value 7 in 1600 pixels")
+    monkeypatch.setattr(Brightest, "bands", 5)
+    fails(r"has 4 bands; the network was trained on 5 \(red, green, blue, nir\)")
     assert not (tmp_path / "evaluation_test").exists()
 
 
@@ -292,10 +293,15 @@ def test_names_of_classes_and_bands_that_differ_are_told(dataset):
     for name in ("a", "b", "sub/c", "d"):
         with rasterio.open(dataset / "images" / f"{name}.tif", "r+") as target:
             target.descriptions = ("Blue", "green", "red", "nir")
-    info = open_split(dataset, "test", spare, 4, ["red", None, "blue", "nir"])
+    info = open_split(dataset, "test", spare, TrainedBands(4, ("red", None, "blue", "nir")))
     assert info.band_names == ("red", "green", "blue", "nir")
     assert any("name their bands Blue, green, red, nir, the checkpoint red, green" in n for n in info.notices)
-    assert not any("name their bands" in notice for notice in open_split(dataset, "test", spare, 4).notices)
+    info = open_split(dataset, "test", spare, TrainedBands(4))
+    assert not any("name their bands" in notice for notice in info.notices)
+    # Where all names are known, they say where each band is.
+    info = open_split(dataset, "test", spare, TrainedBands(4, ("red", "green", "blue", "nir")))
+    assert not any("name their bands" in notice for notice in info.notices)
+    assert info.splits["test"][0].source[0].bands == (2, 1, 0, 3)
 
 
 def test_help_answers_without_torch():

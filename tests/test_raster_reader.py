@@ -9,6 +9,7 @@ import rasterio.shutil
 
 from nets.errors import UserError
 from tests.tiny_dataset import write_raster
+from utils.data.pieces import Piece
 from utils.data.raster import Window, raster_info, read_image
 from utils.data.raster_reader import ImageReader, _cuts
 
@@ -44,7 +45,7 @@ def test_windows_equal_read_image(tmp_path, threads):
         assert (info.height, info.width, info.bands) == (150, 101, 3), kind
         whole, valid = read_image(source)
         np.testing.assert_array_equal(whole, IMAGE)
-        with ImageReader(source, bands=(2, 0), threads=threads) as reader:
+        with ImageReader((Piece(source, (2, 0), (0, 1)),), threads=threads) as reader:
             for window in (Window(0, 0, 150, 101), Window(33, 5, 40, 77), Window(149, 100, 1, 1)):
                 image, ok = reader.read(window)
                 part = np.s_[

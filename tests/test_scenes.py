@@ -14,9 +14,9 @@ from PIL import Image
 from nets.errors import UserError
 from tests.helpers import shared_data
 from tests.scene_helpers import CLASSES, Bands, blobs, large, names, use, write_scene
+from utils.data.band_choice import band_order
 from utils.data.raster import raster_info
 from utils.inference import resume
-from utils.inference.inputs import band_order
 from utils.inference.memory import BackingOff, is_out_of_memory
 from utils.inference.results import ResultOptions, SceneResults
 from utils.inference.scenes import WindowOptions, memory_estimate
@@ -68,7 +68,7 @@ def test_sources(tmp_path):
 
 def test_band_order():
     assert band_order(("blue", "Green", "red", "nir"), ("red", "green", "blue")) == (2, 1, 0)
-    assert band_order(("red", "green"), ("red", "green")) is None
+    assert band_order(("red", "green"), ("red", "green")) == (0, 1)
     assert band_order(("red", None), ("red", "green")) is None
     assert band_order(("red", "red"), ("red",)) is None
     assert band_order((None, None), ()) is None
@@ -94,7 +94,7 @@ def test_bands_are_taken_by_their_names_from_a_vrt(program, tmp_path, monkeypatc
             assert run_program(predict_small.main, words) == 0
     assert np.array_equal(read(tmp_path / "out/rgb.tif"), read(tmp_path / "out/mixed.tif"))
     assert np.array_equal(read(tmp_path / "out/rgb.tif")[0], image.argmax(0))
-    assert "taken by their names: red (band 2), green (band 4), Blue (band 1)" in capsys.readouterr().out
+    assert "taken in this order: red (band 2), green (band 4), Blue (band 1)" in capsys.readouterr().out
     pictures = [np.array(Image.open(tmp_path / f"out/{name}_overlay.png")) for name in ("rgb", "mixed")]
     assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1
 

@@ -48,6 +48,14 @@ def write_dataset(root: Path, values=(0, 1, 2), bands: int = 3, size: int = 16, 
     return root
 
 
+def add_heights(root: Path, folder: str = "dem") -> Path:
+    """Write for every image a float raster of the same name that holds its first band."""
+    for path in sorted((root / "images").iterdir()):
+        with rasterio.open(path) as file:
+            write_raster(root / folder / f"{path.stem}.tif", file.read(1).astype(np.float32))
+    return root
+
+
 def write_list(root: Path, split: str, names: list[str]) -> None:
     """Write one list."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)

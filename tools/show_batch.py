@@ -53,9 +53,9 @@ def main(argv: list[str] | None = None) -> None:
     # Imported here, so that --help and a mistyped flag answer without waiting for torch.
     from utils.data.bands import rgb_bands
     from utils.data.dataset import TrainingSampler, collate, to_device
-    from utils.data.statistics import measure_bands
     from utils.evaluation.batches import display_limits, draw_batch
     from utils.training.setup import crop_size, read_dataset
+    from utils.training.start import band_statistics
     from utils.training.training_data import training_flip, training_level, training_set
 
     if Path(options.OUTPUT).suffix.lower() != ".png":
@@ -65,8 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     if max(shown) >= data.bands:
         raise UserError(f"--BANDS_SHOWN {max(shown) + 1}: the images have {data.bands} bands; count from 1")
     level, notices = training_level(options, data)
-    statistics = measure_bands(data.splits["train"])
-    dataset = training_set(options, data, crop_size(options, data), statistics.mean, statistics.scale)
+    statistics = band_statistics(options, data, None)
+    dataset = training_set(options, data, crop_size(options, data), statistics.center, statistics.scale)
     limits = display_limits(dataset.augmentation.ranges, shown, data.dtype)
     sampler = TrainingSampler(len(dataset), options.BATCH_SIZE, options.SEED)
     names = ", ".join(data.band_names[band] for band in shown)

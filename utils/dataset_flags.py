@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from utils.flag_types import Flag, number
+from utils.flag_types import Flag, band_index, number
 
 # The layouts that are read in place; utils.data.layouts has the reader of each.
 FORMATS = (
@@ -22,6 +22,22 @@ LABEL_MAP = Flag(
     metavar='"VALUE=CLASS,..."',
 )
 
+BAND_INDEX = Flag(
+    "BAND_INDEX",
+    None,
+    "bands to use, in this order, counted from 1 as GDAL and QGIS do, or by name: 4,3,2 or red,nir; bands of "
+    "--EXTRA_IMAGES are counted behind the image's own; default: all",
+    band_index,
+    metavar="N,N,...",
+)
+EXTRA_IMAGES = Flag(
+    "EXTRA_IMAGES",
+    None,
+    "folder of ancillary rasters (elevation, ...) named like the images, whose bands follow the image's; "
+    "several with commas; looked for in the data set's folder first; a file where there is one image",
+    metavar="DIR[,DIR]",
+)
+
 TRAINING_SET = (
     DATASET_PATH,
     Flag(
@@ -32,6 +48,8 @@ TRAINING_SET = (
     ),
     LABEL_DIR,
     LABEL_MAP,
+    BAND_INDEX,
+    EXTRA_IMAGES,
     Flag(
         "VAL_FRACTION",
         0.1,
@@ -51,6 +69,7 @@ EVALUATED_SET = (
     ),
     replace(LABEL_DIR, help=f"{LABEL_DIR.help}; default: as in training"),
     replace(LABEL_MAP, help=f"{LABEL_MAP.help}; default: as in training"),
+    replace(EXTRA_IMAGES, help=f"{EXTRA_IMAGES.help}; default: as in training"),
     Flag(
         "SPLIT",
         "val",

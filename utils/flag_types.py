@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from utils.data.augment_level import parse_level
+from utils.data.band_index import parse_band_index
+from utils.data.scaling import parse_scaling
 
 SCORE_KINDS = ("probabilities", "confidence", "entropy")
 SCORE_TYPES = ("float32", "float16", "uint8")
@@ -78,13 +80,22 @@ def parallel_mode(text: str) -> str:
     return mode
 
 
-def augment(text: str) -> str:
-    """Return a level of augmentation as it was given, if it can be understood."""
-    try:
-        parse_level(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
+def as_given(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a parser that gives a text back as it was, if `parse` can understand it."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        return text
+
+    return check
+
+
+augment = as_given(parse_level)
+band_index = as_given(parse_band_index)
+scaling = as_given(parse_scaling)
 
 
 def scores(text: str) -> tuple[tuple[str, str], ...]:

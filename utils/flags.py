@@ -6,7 +6,7 @@ A default of None means that something better informed decides: the data (`--BAN
 
 from utils.data.augment_level import DEFAULT, KEYS, LEVELS
 from utils.dataset_flags import TRAINING_SET
-from utils.flag_types import Flag, augment, number, parallel_mode, size_pair
+from utils.flag_types import Flag, augment, number, parallel_mode, scaling, size_pair
 
 HARDWARE = (
     "hardware and loading (the same in every program that runs a network)",
@@ -74,6 +74,14 @@ DATA = (
             "band mean and deviation from the training data or from the loaded checkpoint; "
             "default: data, or checkpoint when --PRETRAIN_MODEL fits these bands",
             choices=("data", "checkpoint"),
+        ),
+        Flag(
+            "SCALING",
+            "standard",
+            "what the bands' mean and deviation are measured by: standard (themselves), percentile (2 and "
+            "98, so that a few glaring or wrong values do not count) or percentile:1,99",
+            scaling,
+            metavar="{standard,percentile[:LOW,HIGH]}",
         ),
         Flag(
             "CLASS_WEIGHTS",

@@ -1,6 +1,8 @@
 """The flags of the programs that use a trained network; see `flags`."""
 
-from utils.dataset_flags import EVALUATED_SET
+from dataclasses import replace
+
+from utils.dataset_flags import EVALUATED_SET, EXTRA_IMAGES
 from utils.flag_types import Flag, augmentations, number, scores
 from utils.flags import WEIGHTS
 
@@ -44,6 +46,11 @@ EVALUATION = (
     ),
 )
 
+PREDICTION_EXTRA = (
+    "folder of ancillary rasters named like the images, or a file where there is one image, for a network "
+    "that was trained with them; several with commas"
+)
+
 PREDICTION = (
     "prediction",
     (
@@ -55,6 +62,7 @@ PREDICTION = (
             "as /vsicurl/https://...",
         ),
         Flag("OUTPUT", "output/", "folder for maps and overlays"),
+        replace(EXTRA_IMAGES, help=PREDICTION_EXTRA),
         Flag(
             "SCORES",
             None,

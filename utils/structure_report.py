@@ -12,6 +12,7 @@ from torch import nn
 
 from nets.backbones.table import describe_backbones
 from nets.registry import describe_option, get_builder, list_models, list_options
+from utils.data.band_choice import TrainedBands
 
 MOST_NAMES = 20
 
@@ -41,7 +42,7 @@ def describe_checkpoint(network: nn.Module, depth: int) -> list[str]:
         "(thop: two per multiply-add; what happens inside attention kernels is not counted)",
         f"classes     {_some(classes['names'])}",
         f"ignored     label values {_some(classes.get('ignored', [])) or 'none'}",
-        f"bands       {_some(bands.get('names', [str(network.bands)]))}",
+        f"bands       {TrainedBands.of(network).describe()}",
         f"scaling     {bands.get('scaling', 'as imported')}",
     ]
     if "epoch" in about:

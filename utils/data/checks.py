@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from rasterio.crs import CRS
 
-from nets.errors import UserError
 from utils.data.class_checks import class_findings
 from utils.data.dividing import Part
 from utils.data.findings import ERROR, NOTE, WARNING, FileError, Finding, Report, of_files, told
-from utils.data.label_scan import crs_name
+from utils.data.grids import crs_name
 from utils.data.labels import Classes
 from utils.data.overlaps import overlap_findings
 from utils.data.raster import RasterInfo
@@ -24,16 +23,12 @@ _SAME_SCALE = 1.1
 _MOST_SHOWN = 6
 
 
-def check_bands(parts: dict[str, list[Part]], bands: int | None, report: Report) -> dict[str, list[Part]]:
+def check_bands(parts: dict[str, list[Part]], report: Report) -> dict[str, list[Part]]:
     """Return the images with the bands that most of them have; the others are reported.
 
     Args:
         parts: The images per split.
-        bands: Number of bands that was asked for.
         report: Gets the images with another number.
-
-    Raises:
-        UserError: Most images have another number of bands than was asked for.
     """
     images = [part.image for group in parts.values() for part in group]
     common = Counter(image.bands for image in images).most_common(1)[0][0]
@@ -41,12 +36,6 @@ def check_bands(parts: dict[str, list[Part]], bands: int | None, report: Report)
     for image in images:
         with told(report):
             _require_bands(image, first)
-    if bands is not None and bands != first.bands:
-        alpha = " besides its alpha band, which is read as a mask" if first.has_alpha else ""
-        raise UserError(
-            f"{bands} bands were asked for, {first.path} has {first.bands}{alpha}; "
-            f"give --BANDS {first.bands} or leave it out"
-        )
     kept = {split: [part for part in group if part.image.bands == common] for split, group in parts.items()}
     return {split: group for split, group in kept.items() if group}
 

@@ -107,7 +107,11 @@ def _blank(parts: Parts, classes: Classes) -> list[Finding]:
     """Find labels without a pixel of any class."""
     findings = []
     for split, group in parts.items():
-        blank = [part.label.path for part in group if not class_counts(part.label, classes).any()]
+        blank = [
+            part.label.path
+            for part in group
+            if part.label.read and not class_counts(part.label, classes).any()
+        ]
         if blank and len(blank) < len(group):
             text = f"{len(blank)} of {len(group)} labels of {split} hold nothing but ignored values"
             severity = NOTE if len(blank) < _FEW * len(group) else WARNING

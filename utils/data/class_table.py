@@ -41,6 +41,7 @@ class LabelScan:
         nodata_pixels: Pixels that the file's mask hides and that hold the no-data value.
         by_color: The values are packed colours.
         cells: Where the values are, for a scene.
+        read: False where only the header was read, and nothing is known of the values.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class LabelScan:
     nodata_pixels: int = 0
     by_color: bool = False
     cells: Cells | None = None
+    read: bool = True
 
     def values(self, classes: Classes) -> dict[int, int]:
         """Return value -> pixels; pixels of the no-data value count where that value is a class."""

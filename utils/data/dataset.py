@@ -17,8 +17,9 @@ from utils.data.labels import IGNORE, Classes
 from utils.data.masks import MaskWindows, read_mask
 from utils.data.mixing import Crop, cut_out, draw_patches, join
 from utils.data.rare_classes import RareClassSampling
-from utils.data.raster import Window, read_image
+from utils.data.raster import Window
 from utils.data.samples import Sample, draw_view, view_around
+from utils.data.source import read_source
 from utils.data.transforms import Augmentation
 
 # torch computes with few unsigned types; the signed one above holds all their values.
@@ -119,7 +120,7 @@ class SegmentationDataset(Dataset):
         self, sample: Sample, window: Window | None, mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return image, valid and mask of a window; a `mask` that is already read is not read again."""
-        image, valid = read_image(sample.image, sample.inside(window))
+        image, valid = read_source(sample.source, sample.inside(window))
         if mask is None:
             return image, valid, read_mask(sample, self.classes, window, valid)
         return image, valid, np.where(valid, mask, IGNORE)

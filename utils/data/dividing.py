@@ -97,7 +97,9 @@ def _sample(
 ) -> Sample:
     entry, image = part.entry, part.image
     size = (image.height, image.width)
-    return Sample(entry.name, entry.image, entry.label, *size, _shown(counts), None, cells, avoid)
+    return Sample(
+        entry.name, entry.image, entry.label, *size, _shown(counts), None, cells, avoid, image.pieces
+    )
 
 
 def _shown(counts: np.ndarray) -> tuple[tuple[int, int], ...]:

@@ -45,6 +45,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "save them exactly, or say in --LABEL_MAP which colours are classes",
     ),
     "classes": ("label values that make no plausible classes", "mend the labels, or write classes.json"),
+    "extra image": ("extra images that do not fit their image", "cut or warp both to one grid"),
     "bands": ("images with another number of bands", "give all images the same bands"),
     "nothing readable": ("data sets of which no image can be read with its label", "mend the first ones"),
     "nothing labelled": ("splits without a labelled pixel", "say in --LABEL_MAP what the values mean"),

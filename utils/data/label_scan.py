@@ -4,52 +4,57 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from rasterio.crs import CRS
 
 from utils.data.cells import Cells
 from utils.data.class_table import LabelScan
 from utils.data.findings import FileError, blamed
+from utils.data.grids import check_same_grid
 from utils.data.labels import saturate
 from utils.data.layouts.base import Entry
-from utils.data.raster import RasterInfo, Window, label_info, raster_info, read_image, read_label
+from utils.data.raster import RasterInfo, Window, label_info, read_label
 from utils.data.samples import LARGE
+from utils.data.source import read_source, source_info, source_of
 
 _STRIP_PIXELS = 2**24
 _LEAST_CELL = 32  # pixels a side
 _MOST_CELLS = 2**16
 # A scene's label with more values than these is no label.
 _MOST_VALUES = 1024
-# Image and label are taken for shifted where a corner is further off than this, pixels.
-_MOST_SHIFT = 0.5
 
 
-def inspect(entry: Entry, saturated: bool = False, cells: bool = False) -> tuple[RasterInfo, LabelScan]:
+def inspect(
+    entry: Entry, saturated: bool = False, cells: bool = False, *, read: bool = True
+) -> tuple[RasterInfo, LabelScan]:
     """Read an image's header and last row (a truncated file fails there), and its whole label.
 
     Args:
         entry: The two files.
         saturated: The channels of colour labels are rounded to 0 or 255.
         cells: Counts each cell of the label by itself; a scene's always are.
+        read: False reads the headers only; the scan is empty then.
 
     Raises:
         FileError: A file cannot be read, or label and image do not cover the same pixels.
     """
     with blamed("unreadable image", entry.image):
-        image = raster_info(entry.image)
-        read_image(entry.image, Window(image.height - 1, 0, 1, image.width))
+        image = source_info(entry.image, [path for path, _ in entry.extra])
+        if read:
+            read_source(source_of(image), Window(image.height - 1, 0, 1, image.width))
     with blamed("unreadable label", entry.label):
-        return image, _inspect_label(entry, image, saturated, cells)
+        return image, _inspect_label(entry, image, saturated, cells, read)
 
 
-def _inspect_label(entry: Entry, image: RasterInfo, saturated: bool, cells: bool) -> LabelScan:
+def _inspect_label(entry: Entry, image: RasterInfo, saturated: bool, cells: bool, read: bool) -> LabelScan:
     header = label_info(entry.label)
     if (header.height, header.width) != (image.height, image.width):
         sizes = f"{header.height} x {header.width}, its image {image.height} x {image.width}"
         raise FileError(_size_message(image, header), "label size", entry.label, sizes)
-    _check_place(image, header)
+    check_same_grid(image, header, "the label", "label place")
     whole = header.nodata is not None and float(header.nodata).is_integer()
     nodata = int(header.nodata) if whole else None
     size = (header.height, header.width)
+    if not read:
+        return LabelScan(entry.label, *size, {}, nodata, 0, header.bands == 3, read=False)
     scene = cells or header.height * header.width > LARGE
     side = cell_side(*size) if scene else 0
     grid = Cells(side, *(-(-length // side) for length in size)) if scene else None
@@ -117,34 +122,6 @@ def _require_label(path: Path, values: int) -> None:
             "label is a picture",
             path,
         )
-
-
-def _check_place(image: RasterInfo, label: RasterInfo) -> None:
-    """Raise a FileError where both files say where they lie on the map and contradict each other."""
-    if image.crs and label.crs and CRS.from_wkt(image.crs) != CRS.from_wkt(label.crs):
-        one, two = (crs_name(info.crs) for info in (label, image))
-        text = f"{label.path} is in {one}, its image {image.path} in {two}; warp the label to that"
-        raise FileError(text, "label place", label.path, f"in {one}, its image in {two}")
-    if image.transform is None or label.transform is None:
-        return
-    to_map, from_map = (np.reshape(info.transform, (3, 3)) for info in (label, image))
-    corners = np.array([(x, y, 1) for x in (0, label.width) for y in (0, label.height)]).T
-    shift = float(np.abs(np.linalg.solve(from_map, to_map @ corners) - corners).max())
-    if shift > _MOST_SHIFT:
-        raise FileError(
-            f"{label.path} lies up to {shift:.4g} pixels beside its image {image.path} on the map "
-            "(other origin or pixel size); cut both to one grid",
-            "label place",
-            label.path,
-            f"up to {shift:.4g} pixels beside",
-        )
-
-
-def crs_name(wkt: str) -> str:
-    """Return the number or the name of a coordinate reference system."""
-    crs = CRS.from_wkt(wkt)
-    epsg = crs.to_epsg()
-    return f"EPSG:{epsg}" if epsg else wkt.split('"')[1]
 
 
 def _size_message(image: RasterInfo, label: RasterInfo) -> str:

@@ -9,20 +9,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.data.band_choice import Choice
 from utils.data.checks import cheap_findings, check_bands
 from utils.data.class_table import LabelScan, all_values, check_values, classes_or_values, mapped_onto
 from utils.data.classes_file import ClassesFile, find_classes_file, read_classes_json
 from utils.data.dividing import Part, divide_scenes, whole_samples
+from utils.data.extra_images import ExtraImages
 from utils.data.findings import NOTE, WARNING, FileError, Finding, Report, attempt, stop, told
 from utils.data.held_back import hold_back_tiles
+from utils.data.image_bands import SourceBands, add_extra, check_number, choose_bands
 from utils.data.label_map import parse_label_map
-from utils.data.label_scan import inspect
 from utils.data.labels import KINDS, Classes
 from utils.data.layouts import Layout, Request, find_layout, missing_split, read_layout
 from utils.data.layouts.base import Entry
 from utils.data.layouts.folders import IMAGE_FOLDERS
 from utils.data.raster import RasterInfo, read_palette
 from utils.data.samples import Sample
+from utils.data.scanning import How, Looking
 from utils.data.threads import in_threads
 
 __all__ = ["DatasetInfo", "Reading", "Sample", "in_threads", "read_layout", "scan_dataset"]
@@ -38,6 +41,9 @@ class Reading(NamedTuple):
         format: Layout, "auto" recognises it.
         label_dir: Folder of the labels in place of the layout's own.
         label_map: What label values mean, as `label_map` parses it.
+        band_index: Bands to take, as `band_choice` parses it.
+        extra_images: Where the ancillary rasters lie.
+        every_label: All labels are read first, however many there are.
         val_fraction: What is held back where no validation list exists.
         seed: Start of that choice.
     """
@@ -45,14 +51,19 @@ class Reading(NamedTuple):
     format: str = "auto"
     label_dir: str | None = None
     label_map: str | None = None
+    band_index: str | None = None
+    extra_images: str | None = None
+    every_label: bool = False
     val_fraction: float = 0.1
     seed: int = 0
 
 
 def reading_of(flags: Mapping[str, object]) -> Reading:
     """Return how a run of these flags reads its data; flags it did not have keep their default."""
-    known = {name: flags.get(name.upper()) for name in ("label_dir", "label_map", "val_fraction", "seed")}
+    known = {name: flags.get(name.upper()) for name in Reading._fields}
     known["format"] = flags.get("DATASET_FORMAT")
+    # Crops are placed around classes only where it is known which image holds which class.
+    known["every_label"] = flags.get("RARE_CLASS_SAMPLING") is not None
     return Reading(**{name: value for name, value in known.items() if value is not None})
 
 
@@ -66,6 +77,7 @@ class DatasetInfo:
         classes: Names, colours and the meaning of label values.
         bands: Bands of every image.
         band_names: From the first image, else from `classes.json`, else band_1, band_2, ...
+        sources: The bands that images and ancillary rasters have, of which these are taken.
         dtype: numpy dtype that holds the values of every image.
         has_crs: All images of the first split carry a coordinate reference system.
         remarks: Sentences on how the data are read.
@@ -88,6 +100,7 @@ class DatasetInfo:
     label_counts: dict[str, np.ndarray] = field(default_factory=dict)
     value_pixels: dict[int, int] = field(default_factory=dict)
     found: str = ""
+    sources: SourceBands | None = None
     parts: dict[str, list[Part]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -108,6 +121,7 @@ def scan_dataset(
     *,
     num_classes: int | None = None,
     bands: int | None = None,
+    choice: Choice | None = None,
     splits: Sequence[str] | None = None,
     classes: Classes | None = None,
     reading: Reading | None = None,
@@ -121,6 +135,7 @@ def scan_dataset(
         root: Folder of the data set, or "scene.tif,label.tif".
         num_classes: Number of classes asked for; None takes what the data say.
         bands: Number of bands asked for; None takes what the data say.
+        choice: Which bands a checkpoint takes; None follows the reading's `band_index`.
         splits: Splits to read; by default train and val, and test where it exists. "all" is everything.
         classes: Classes of a checkpoint, which the labels then must fit; None finds them in the data.
         reading: Layout, meaning of the labels, and what is held back for validation.
@@ -136,29 +151,36 @@ def scan_dataset(
     file = _classes_file(root, layout, reading.label_dir)
     meaning = (file or layout.meaning) if classes is None else None
     saturated = bool(meaning and meaning.saturated) if classes is None else classes.kind == KINDS[2]
-    look = partial(inspect, saturated=saturated, cells=by_blocks)
+    given = reading.label_map or (None if meaning else _class_table(root))
+    known = classes is not None or meaning is not None or bool(given)
+    how = How(saturated, by_blocks, known and not reading.every_label, reading.seed)
+    look = Looking(root, groups, how, workers, progress=progress)
     title = "reading labels" if progress else None
     parts = _inspected(groups, partial(attempt, look), workers, title, report)
-    parts = check_bands(parts, bands, report)
+    look.finish()
+    parts = check_bands(parts, report)
+    parts, sources = choose_bands(parts, file, choice, reading.band_index)
+    check_number(parts, bands)
     every = [part for group in parts.values() for part in group]
     images, labels = [part.image for part in every], [part.label for part in every]
     palette = read_palette(labels[0].path)
     if classes is None:
-        given = reading.label_map or (None if meaning else _class_table(root))
         rules = parse_label_map(given) if given else ()
         classes, remarks = classes_or_values(meaning, labels, num_classes, palette, rules, report)
     else:
         classes, remarks = mapped_onto(classes, reading.label_map, labels, palette), []
         check_values(labels, classes, report)
+    alpha = [ALPHA] if any(image.has_alpha for image in images) else []
     info = DatasetInfo(
         root=root,
         splits={},
         classes=classes,
         bands=images[0].bands,
-        band_names=_band_names(images[0], file),
+        band_names=images[0].band_names,
+        sources=sources,
         dtype=np.result_type(*{image.dtype for image in images}).name,
         has_crs=all(part.image.crs is not None for part in next(iter(parts.values()))),
-        remarks=(*layout.notices, *remarks, *([ALPHA] if any(image.has_alpha for image in images) else [])),
+        remarks=(*layout.notices, *look.notices, *remarks, *alpha),
         findings=layout.findings,
         value_pixels=all_values(labels),
         parts=parts,
@@ -173,7 +195,7 @@ def _groups(
     everything = splits is not None and ALL in splits and not (root / "annotations" / f"{ALL}.txt").is_file()
     asked = tuple(splits) if splits is not None and not everything else None
     layout = find_layout(Request(root, reading.label_dir, asked, report), reading.format)
-    groups = dict(layout.splits)
+    groups = add_extra(dict(layout.splits), ExtraImages(reading.extra_images, root))
     if everything:
         return layout, {ALL: [entry for entries in groups.values() for entry in entries]}, False
     wanted = asked or ("train", "val", "test")
@@ -272,11 +294,3 @@ def _class_table(root: Path) -> str | None:
     """Return the table of colours that some data sets bring along, name,r,g,b."""
     path = root / "class_dict.csv"
     return str(path) if path.is_file() else None
-
-
-def _band_names(image: RasterInfo, file: ClassesFile | None) -> tuple[str, ...]:
-    listed = file.bands if file and file.bands and len(file.bands) == image.bands else None
-    return tuple(
-        name or (listed[index] if listed else f"band_{index + 1}")
-        for index, name in enumerate(image.band_names)
-    )

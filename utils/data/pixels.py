@@ -10,6 +10,7 @@ import numpy as np
 from utils.data.findings import blamed
 from utils.data.raster import RasterInfo, Window
 from utils.data.raster_reader import ImageReader
+from utils.data.source import source_of
 
 # Rows and columns of a block: whole tiles of the usual sizes, and few enough rows of a PNG to stay in memory.
 _BLOCK = (1024, 4096)
@@ -56,7 +57,7 @@ def scan_pixels(image: RasterInfo, step: Callable[[int], object] | None = None) 
     digest = hashlib.blake2b(shape.encode(), digest_size=16)
     valid_pixels = broken = 0
     lows, highs = [], []
-    with blamed("unreadable image", image.path), ImageReader(image.path) as reader:
+    with blamed("unreadable image", image.path), ImageReader(source_of(image)) as reader:
         for window in _blocks(image):
             block, valid = reader.read(window)
             digest.update(np.ascontiguousarray(block).data)

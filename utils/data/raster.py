@@ -1,7 +1,6 @@
-"""Reading of rasters: TIFF, PNG and JPEG through rasterio (GDAL), NPY through a memory map.
+"""Reading of rasters by window: TIFF, PNG and JPEG through rasterio (GDAL), NPY through a memory map.
 
-Everything is read by window, so a scene of any size costs only the pixels that are asked for. An image comes
-with a mask of its valid pixels; a label comes as the numbers that stand in the file.
+An image comes with a mask of its valid pixels; a label comes as the numbers that stand in the file.
 """
 
 from collections.abc import Collection, Sequence
@@ -17,6 +16,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from utils.data.findings import FileError
 from utils.data.labels import pack_color, pack_colors
+from utils.data.pieces import Source
 from utils.data.raster_files import as_source, is_npy, native, open_npy, open_raster
 from utils.data.raster_masks import colour_bands, valid_pixels
 
@@ -47,6 +47,7 @@ class RasterInfo:
         transform: Pixel to map coordinates, or None where the file is not georeferenced.
         nodata: The value that stands for "no data", or None.
         has_alpha: An alpha band was read as a mask of valid pixels.
+        pieces: What is read where bands are selected or stacked; empty: the file as it is.
     """
 
     path: Path | str
@@ -59,6 +60,7 @@ class RasterInfo:
     transform: Affine | None
     nodata: float | None
     has_alpha: bool = False
+    pieces: Source = ()
 
 
 def raster_info(path: Path | str) -> RasterInfo:
@@ -94,8 +96,10 @@ def _info(path: Path, pages: list[rasterio.DatasetReader]) -> RasterInfo:
     )
 
 
-def read_image(path: Path | str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Read an image, or a window of it, in the file's own dtype.
+def read_image(
+    path: Path | str, window: Window | None = None, bands: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image, or the `bands` (from 0 on) of a window of it, in the file's own dtype.
 
     A palette is expanded to red, green and blue. An alpha band is dropped; where it is 0 the pixel is
     invalid. The fourth band of a TIFF is often called alpha by the program that wrote it, whatever it is:
@@ -111,9 +115,9 @@ def read_image(path: Path | str, window: Window | None = None) -> tuple[np.ndarr
     """
     path = as_source(path)
     if is_npy(path):
-        return read_array(open_npy(path), window)
+        return read_array(open_npy(path), window, bands)
     with open_raster(path) as pages:
-        return read_pages(pages, window)
+        return read_pages(pages, window, bands)
 
 
 def read_array(
@@ -135,13 +139,14 @@ def read_pages(
     if len(pages) > 1:
         chosen = pages if bands is None else [pages[band] for band in bands]
         image = np.stack([page.read(1, window=part) for page in chosen])
-        return _finite(image, np.logical_or.reduce([valid_pixels(page, part) for page in pages]))
-    valid = valid_pixels(first, part)
+        return _finite(image, np.logical_or.reduce([valid_pixels(page, part) for page in chosen]))
     if not _is_palette(first):
         indices = colour_bands(first)
-        return _finite(
-            first.read(indices if bands is None else [indices[b] for b in bands], window=part), valid
-        )
+        if bands is None:
+            return _finite(first.read(indices, window=part), valid_pixels(first, part))
+        indices = [indices[band] for band in bands]
+        return _finite(first.read(indices, window=part), valid_pixels(first, part, indices))
+    valid = valid_pixels(first, part)
     table = np.zeros((np.iinfo(first.dtypes[0]).max + 1, 4), dtype=np.uint8)
     for index, color in first.colormap(1).items():
         table[index] = color

@@ -1,6 +1,7 @@
 """Which bands of a raster are data, and which of its pixels are valid."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,18 +45,27 @@ def _holds_mask(name: str, _changed: int, index: int) -> bool:
     return bool(np.isin(band, (0, top)).all())
 
 
-def valid_pixels(source: rasterio.DatasetReader, part: RasterioWindow) -> np.ndarray:
-    """Return (h, w), True where the file's own mask says that a pixel of the window `part` is valid."""
+def valid_pixels(
+    source: rasterio.DatasetReader, part: RasterioWindow, indices: Sequence[int] | None = None
+) -> np.ndarray:
+    """Return (h, w), True where the file's own mask says that a pixel of the window `part` is valid.
+
+    A no-data value makes a pixel invalid where all bands hold it, of these (one-based) `indices` if given.
+    """
     shape = (int(part.height), int(part.width))
     if all(flags == [MaskFlags.all_valid] for flags in source.mask_flag_enums):
         return np.ones(shape, dtype=bool)
     if any(index in colour_bands(source) for index in _called_alpha(source)):
         # The file's mask would be that band.
-        return np.ones(shape, dtype=bool) if source.nodata is None else _differs(source, part, source.nodata)
-    return source.dataset_mask(window=part) > 0
+        return np.ones(shape, dtype=bool) if source.nodata is None else _differs(source, part, indices)
+    if indices is None or any(flags != [MaskFlags.nodata] for flags in source.mask_flag_enums):
+        return source.dataset_mask(window=part) > 0
+    return (source.read_masks(list(indices), window=part) > 0).any(axis=0)
 
 
-def _differs(source: rasterio.DatasetReader, part: RasterioWindow, nodata: float) -> np.ndarray:
+def _differs(
+    source: rasterio.DatasetReader, part: RasterioWindow, indices: Sequence[int] | None
+) -> np.ndarray:
     """Return where any band differs from the no-data value, as GDAL's own mask does."""
-    image = source.read(window=part)
+    image, nodata = source.read(None if indices is None else list(indices), window=part), source.nodata
     return (~np.isnan(image) if np.isnan(nodata) else image != nodata).any(axis=0)

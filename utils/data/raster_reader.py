@@ -5,7 +5,6 @@ decoded n times. GDAL allows one thread per open file, so every thread opens its
 """
 
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import TracebackType
 import numpy as np
 import rasterio
 
+from utils.data.pieces import Piece, Source, join
 from utils.data.raster import Window, read_array, read_pages
 from utils.data.raster_files import as_source, is_npy, open_npy, open_pages, reading
 
@@ -21,22 +21,23 @@ _SEQUENTIAL = ("PNG", "JPEG")
 
 
 class ImageReader:
-    """Reads windows of an image as `read_image` does; a context manager.
+    """Reads windows of an image as `read_source` does; a context manager.
 
     Args:
-        source: the image.
-        bands: bands to read, from 0 on, in this order; all of them by default.
+        source: the files of the image and their bands.
         threads: threads that share the reading of a window where the file has tiles or strips; 0 and 1 read
             in the calling thread.
     """
 
-    def __init__(self, source: Path | str, bands: Sequence[int] | None = None, threads: int = 1) -> None:
-        self.source, self.bands = as_source(source), bands
-        self._array = open_npy(self.source) if is_npy(self.source) else None
+    def __init__(self, source: Source, threads: int = 1) -> None:
+        self.source = source
+        paths = [as_source(piece.path) for piece in source]
+        self._arrays = {path: open_npy(path) for path in paths if is_npy(path)}
+        self._first = paths[0]
         self._opened: list[ExitStack] = []
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 and self._array is None else None
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 and self._first not in self._arrays else None
         self._threads = max(1, threads)
 
     def __enter__(self) -> "ImageReader":
@@ -69,26 +70,32 @@ class ImageReader:
         return image, valid
 
     def _read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        if self._array is not None:
-            return read_array(self._array, window, self.bands)
-        pages = self._pages()
-        with reading(self.source):
-            return read_pages(pages, window, self.bands)
+        return join(self.source, [self._read_piece(piece, window) for piece in self.source])
 
-    def _pages(self) -> list[rasterio.DatasetReader]:
-        """Return the datasets of this thread."""
+    def _read_piece(self, piece: Piece, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        path = as_source(piece.path)
+        if path in self._arrays:
+            return read_array(self._arrays[path], window, piece.bands)
+        pages = self._pages(path)
+        with reading(path):
+            return read_pages(pages, window, piece.bands)
+
+    def _pages(self, path: Path | str) -> list[rasterio.DatasetReader]:
+        """Return the datasets of a file in this thread."""
         if not hasattr(self._local, "pages"):
+            self._local.pages = {}
+        if path not in self._local.pages:
             stack = ExitStack()
             with self._lock:
                 self._opened.append(stack)
-            self._local.pages = open_pages(self.source, stack)
-        return self._local.pages
+            self._local.pages[path] = open_pages(path, stack)
+        return self._local.pages[path]
 
     def _parts(self, window: Window) -> list[Window]:
-        """Cut a window along the blocks of the file, so that no two threads decode the same one."""
+        """Cut a window along the blocks of the first file, so that no two threads decode the same one."""
         if self._pool is None:
             return [window]
-        first = self._pages()[0]
+        first = self._pages(self._first)[0]
         if first.driver in _SEQUENTIAL:
             return [window]
         rows, columns = first.block_shapes[0]

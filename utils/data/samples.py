@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.data.pieces import Piece, Source
 from utils.data.raster import Window
 
 # An image of more pixels is a scene: it gives an epoch several windows, and it is measured in blocks.
@@ -31,6 +32,7 @@ class Sample:
         window: The part of the files; None is all of them.
         cells: Where a scene has labels; training windows are drawn around them. Empty for a tile.
         avoid: Parts of the files that belong to another split or to the margin around it.
+        pieces: What is read where bands are selected or stacked; empty: the image as it is.
     """
 
     name: str
@@ -42,6 +44,12 @@ class Sample:
     window: Window | None = None
     cells: tuple[Window, ...] = ()
     avoid: tuple[Window, ...] = ()
+    pieces: Source = ()
+
+    @property
+    def source(self) -> Source:
+        """The files that the image is read from."""
+        return self.pieces or (Piece(self.image),)
 
     @property
     def part(self) -> Window:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from utils.data.checks import pixel_size
-from utils.data.label_scan import crs_name
+from utils.data.grids import crs_name
 from utils.data.layout import DatasetInfo
 from utils.data.pixel_checks import Scanned
 

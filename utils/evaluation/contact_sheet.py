@@ -12,8 +12,9 @@ from utils.data.bands import rgb_bands
 from utils.data.labels import IGNORE, Classes
 from utils.data.layout import DatasetInfo
 from utils.data.masks import read_mask
-from utils.data.raster import Window, read_image
+from utils.data.raster import Window
 from utils.data.samples import LARGE, Sample
+from utils.data.source import read_source
 from utils.evaluation.batches import MARK, draw_panels, mark_ignored
 from utils.evaluation.overlays import overlay, preview
 from utils.evaluation.plots import legible
@@ -91,7 +92,7 @@ def _thumbnail(sample: Sample, classes: Classes, rgb: Sequence[int]) -> tuple[np
         top = int(np.clip(cell.top + cell.height // 2 - height // 2, 0, sample.height - height))
         left = int(np.clip(cell.left + cell.width // 2 - width // 2, 0, sample.width - width))
         window = Window(top, left, height, width)
-    image, valid = read_image(sample.image, sample.inside(window))
+    image, valid = read_source(sample.source, sample.inside(window))
     mask = read_mask(sample, classes, window, valid)
     picture = preview(image, valid, rgb)
     height, width = mask.shape

@@ -1,7 +1,6 @@
 """A checkpoint against one split of a data set: do they fit, and what is written about the result."""
 
 import argparse
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from nets.errors import UserError
+from utils.data.band_choice import TrainedBands, is_placeholder
 from utils.data.bands import rgb_bands
 from utils.data.classes_file import find_classes_file, read_classes_json
 from utils.data.dataset import SegmentationDataset
@@ -27,8 +27,7 @@ def open_split(
     root: str | Path,
     split: str,
     classes: Classes,
-    bands: int,
-    band_names: Sequence[str | None] = (),
+    bands: TrainedBands,
     reading: Reading | None = None,
 ) -> DatasetInfo:
     """Scan one split of a data set as the checkpoint sees it.
@@ -37,8 +36,7 @@ def open_split(
         root: folder of the data set.
         split: name of a split, "all" for everything.
         classes: the checkpoint's, whose label table decides what the label values mean.
-        bands: the checkpoint's number of bands.
-        band_names: the checkpoint's names of them, empty where it has none.
+        bands: the checkpoint's bands, which are taken of the images.
         reading: layout, labels, and what training held back.
 
     Returns:
@@ -46,20 +44,14 @@ def open_split(
         the checkpoint without making the comparison void.
 
     Raises:
-        UserError: no such split, another number of bands or of classes, label values the checkpoint lacks.
+        UserError: no such split, other bands, another number of classes, label values the checkpoint lacks.
     """
     root, reading = Path(root), reading or Reading()
     path = find_classes_file(root, reading.label_dir)
     notices = compare_classes(path, classes) if path else []
-    dataset = scan_dataset(root, splits=(split,), classes=classes, reading=reading)
-    if dataset.bands != bands:
-        listed = f" ({', '.join(map(str, band_names))})" if any(band_names) else ""
-        raise UserError(
-            f"{dataset.splits[split][0].image} has {dataset.bands} bands, the checkpoint was trained on "
-            f"{bands}{listed}; evaluate it on images with these bands"
-        )
+    dataset = scan_dataset(root, splits=(split,), classes=classes, choice=bands.choose, reading=reading)
     theirs = dataset.band_names
-    ours = tuple(map(_either, band_names or theirs, theirs))
+    ours = tuple(map(_either, bands.names or theirs, theirs))
     if any(not _alike(one, other) for one, other in zip(ours, theirs, strict=True)):
         notices.append(
             f"the images name their bands {', '.join(theirs)}, the checkpoint {', '.join(ours)}: "
@@ -74,11 +66,11 @@ def reading_as_trained(options: argparse.Namespace, trained: Mapping[str, object
     Args:
         options: flags of evaluate.py.
         trained: flags of the run, empty where the checkpoint has none. What the run held back follows from
-            its seed. Its label map is in the checkpoint's label table.
+            its seed. Its label map is in the checkpoint's label table, its bands are in the checkpoint.
     """
-    names = ("DATASET_FORMAT", "LABEL_DIR")
+    names = ("DATASET_FORMAT", "LABEL_DIR", "EXTRA_IMAGES")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return reading_of({**trained, **given, "LABEL_MAP": options.LABEL_MAP})
+    return reading_of({**trained, **given, "LABEL_MAP": options.LABEL_MAP, "BAND_INDEX": None})
 
 
 def compare_classes(path: Path, classes: Classes) -> list[str]:
@@ -100,9 +92,8 @@ def _either(name: str | None, other: str) -> str:
 
 
 def _alike(name: str, other: str) -> bool:
-    """Return whether two band names may mean the same band; `band_3` means nothing."""
-    numbered = any(re.fullmatch(r"band_\d+", text) for text in (name, other))
-    return numbered or name.casefold() == other.casefold()
+    """Return whether two band names may mean the same band."""
+    return is_placeholder(name) or is_placeholder(other) or name.casefold() == other.casefold()
 
 
 def introduction(dataset: DatasetInfo, split: str, device: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nets.errors import UserError
+from utils.data.band_choice import TrainedBands
 from utils.data.dataset import SegmentationDataset, default_workers, evaluation_loader
 from utils.data.labels import Classes
 from utils.data.layout import DatasetInfo, scan_dataset
@@ -62,9 +63,8 @@ def _network(options: argparse.Namespace, load_network: Callable[[str], nn.Modul
     check_batch(options.BATCH_SIZE, devices)
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
-    band_names = network.about.get("bands", {}).get("names") or ()
     reading = reading_as_trained(options, network.about.get("options", {}))
-    dataset = open_split(options.DATASET_PATH, options.SPLIT, classes, network.bands, band_names, reading)
+    dataset = open_split(options.DATASET_PATH, options.SPLIT, classes, TrainedBands.of(network), reading)
     classes = dataset.classes
     images = SegmentationDataset(evaluation_samples(dataset.splits[options.SPLIT]), classes)
     workers = default_workers(devices[0].type) if options.NUM_WORKERS is None else options.NUM_WORKERS

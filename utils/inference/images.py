@@ -10,6 +10,7 @@ from nets.errors import UserError
 from utils.data.labels import Classes
 from utils.data.raster import RasterInfo, Window
 from utils.data.raster_reader import ImageReader
+from utils.data.source import source_of
 from utils.inference.class_map import ClassTotals, pixel_area, to_class_map
 from utils.inference.inputs import Job
 from utils.inference.memory import is_out_of_memory
@@ -21,7 +22,7 @@ from utils.inference.writing import ClassMapWriter, ScoresWriter, write_class_pn
 
 def read_job(job: Job) -> tuple[np.ndarray, np.ndarray]:
     """Return the whole image (C, H, W), with the network's bands in its order, and `valid` (H, W)."""
-    with ImageReader(job.info.path, job.bands) as reader:
+    with ImageReader(source_of(job.info)) as reader:
         return reader.read(Window(0, 0, job.info.height, job.info.width))
 
 

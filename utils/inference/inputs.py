@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nets.errors import UserError
-from utils.data.raster import RasterInfo, raster_info
+from utils.data.band_choice import TrainedBands
+from utils.data.extra_images import ExtraImages
+from utils.data.raster import RasterInfo
 from utils.data.raster_files import is_virtual
+from utils.data.source import select_bands, source_info
 from utils.inference.sources import find_sources, stem_and_ending
 
 _ENDINGS = (
@@ -25,7 +28,7 @@ class Job:
         info: header of the image; of its bands only those that the network takes, in its order.
         folder: where the results go.
         name: first part of the names of the results.
-        bands: where these bands are in the file, from 0 on; None takes all as they are.
+        bands: which of the image's bands these are, from 0 on; None takes all as they are.
     """
 
     info: RasterInfo
@@ -85,18 +88,18 @@ class Jobs:
 
 
 def collect_jobs(
-    source: str | Path, output: str | Path, bands: int, band_names: Sequence[str | None] = ()
+    source: str | Path, output: str | Path, bands: TrainedBands, extra_images: str | None = None
 ) -> Jobs:
     """List the images that `source` names and name their results.
 
     Args:
         source: see `find_sources`.
         output: folder of the results; it is made if everything is right.
-        bands: bands of an image that the network takes.
-        band_names: the network's names of them; an image that has all these names is read in their order.
+        bands: what the network takes of an image.
+        extra_images: where rasters lie whose bands follow the image's, as `ExtraImages` takes it.
 
     Raises:
-        UserError: nothing to read, an output that would overwrite the input, or another number of bands.
+        UserError: nothing to read, an output that would overwrite the input, or other bands.
     """
     output = Path(output)
     work = Jobs()
@@ -106,13 +109,17 @@ def collect_jobs(
             f"--OUTPUT {output} is the folder of the input, whose files could be overwritten; "
             "give another folder"
         )
+    extra = ExtraImages(extra_images)
+    extra.check_single(len(paths))
+    infos = {}
     for path, name in zip(paths, result_names(paths), strict=True):
+        found = [place for place, _ in extra.of(path, [stem_and_ending(path)[0]])]
         try:
-            work.jobs.append(_job(raster_info(path), output, name, band_names))
+            infos[name] = source_info(path, found)
         except UserError as mistake:
             work.failures[path] = str(mistake)
-    _check_bands(work.jobs, bands)
-    _note_orders(work)
+    work.jobs = _choose(infos, output, bands)
+    _note_orders(work, bands.names)
     if not work.jobs:
         work.raise_failures(output)
     try:
@@ -124,41 +131,31 @@ def collect_jobs(
     return work
 
 
-def _job(info: RasterInfo, output: Path, name: str, band_names: Sequence[str | None]) -> Job:
-    order = band_order(info.band_names, band_names)
-    if order is not None:
-        chosen = tuple(info.band_names[band] for band in order)
-        info = replace(info, bands=len(order), band_names=chosen)
-    return Job(info, output, name, order)
+def _choose(infos: dict[str, RasterInfo], output: Path, bands: TrainedBands) -> list[Job]:
+    """Return a job for each image, by the name of its results, with the bands that the network takes."""
+    jobs, wrong = [], []
+    for name, info in infos.items():
+        try:
+            order = bands.choose(info.band_names, str(info.path))
+            jobs.append(Job(select_bands(info, order), output, name, order))
+        except UserError as mistake:
+            wrong.append(str(mistake))
+    if wrong:
+        more = f" (and {len(wrong) - 1} more images)" if len(wrong) > 1 else ""
+        raise UserError(f"{wrong[0]}{more}")
+    return jobs
 
 
-def band_order(theirs: Sequence[str | None], ours: Sequence[str | None]) -> tuple[int, ...] | None:
-    """Return where in an image the network's bands are, or None where they are taken as they come.
-
-    They are looked for by name, and only where both sides name every band and no two alike.
-
-    Args:
-        theirs: the image's names of its bands.
-        ours: the network's.
-    """
-    names = [(name or "").casefold() for name in theirs]
-    wanted = [(name or "").casefold() for name in ours]
-    alike = len(set(names)) < len(names) or len(set(wanted)) < len(wanted)
-    if not wanted or "" in wanted or alike or not set(wanted) <= set(names):
-        return None
-    order = tuple(names.index(name) for name in wanted)
-    return None if order == tuple(range(len(names))) else order
-
-
-def _note_orders(work: Jobs) -> None:
-    chosen = [job for job in work.jobs if job.bands is not None]
+def _note_orders(work: Jobs, names: Sequence[str | None]) -> None:
+    chosen = [job for job in work.jobs if job.info.pieces and job.bands is not None]
     if chosen:
         first = chosen[0]
         places = ", ".join(
-            f"{name} (band {band + 1})" for name, band in zip(first.info.band_names, first.bands, strict=True)
+            f"{own or name} (band {band + 1})"
+            for own, name, band in zip(first.info.band_names, names, first.bands, strict=True)
         )
         more = f" and of {len(chosen) - 1} more images" if len(chosen) > 1 else ""
-        work.notices.append(f"bands of {first.info.path}{more} are taken by their names: {places}")
+        work.notices.append(f"bands of {first.info.path}{more} are taken in this order: {places}")
 
 
 def result_names(paths: list[Path | str]) -> list[str]:
@@ -185,13 +182,3 @@ def result_names(paths: list[Path | str]) -> list[str]:
 
 def _products(name: str) -> set[str]:
     return {f"{name}{ending}".lower() for ending in _ENDINGS}
-
-
-def _check_bands(jobs: list[Job], bands: int) -> None:
-    wrong = [job.info for job in jobs if job.info.bands != bands]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more images)" if len(wrong) > 1 else ""
-        raise UserError(
-            f"{wrong[0].path}{more} has {wrong[0].bands} bands; the network was trained on {bands}; "
-            "give images with the bands of the training data"
-        )

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
-
+from utils.data.band_choice import TrainedBands
 from utils.data.labels import Classes
 from utils.inference.augment import passes
 from utils.inference.class_map import ClassTotals
@@ -12,18 +11,16 @@ from utils.inference.inputs import Jobs
 
 
 def introduction(
-    network: nn.Module,
+    bands: TrainedBands,
     classes: Classes,
     device: str,
     work: Jobs,
     augmentations: Sequence[str | float] | None = None,
 ) -> str:
     """Return lines that say what is about to be predicted, and with what."""
-    names = network.about.get("bands", {}).get("names") or ()
-    bands = f"{network.bands} ({', '.join(map(str, names))})" if any(names) else str(network.bands)
     lines = [
         f"device:  {device}",
-        f"bands:   {bands}",
+        f"bands:   {bands.describe()}",
         f"classes: {classes.num_classes} ({', '.join(classes.names)})",
         *passes_line(augmentations),
         *work.notices,

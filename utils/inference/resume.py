@@ -11,6 +11,7 @@ from pathlib import Path
 from nets.errors import UserError
 from utils.data.raster import RasterInfo
 from utils.data.raster_files import is_virtual
+from utils.data.source import source_of
 from utils.files import replacing
 
 SECONDS = 30.0  # between two checkpoints
@@ -85,4 +86,6 @@ def identity(path: Path | str) -> list:
 
 def scene_settings(info: RasterInfo) -> dict:
     """Return what of a scene must not change."""
-    return {"scene": [*identity(info.path), info.height, info.width]}
+    extra = [identity(piece.path) for piece in source_of(info) if piece.path != info.path]
+    scene = {"scene": [*identity(info.path), info.height, info.width]}
+    return {**scene, "extra images": extra} if extra else scene

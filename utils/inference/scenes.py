@@ -18,6 +18,7 @@ from utils.data.labels import Classes
 from utils.data.raster import RasterInfo, Window
 from utils.data.raster_files import is_virtual
 from utils.data.raster_reader import ImageReader
+from utils.data.source import source_of
 from utils.inference.ahead import Behind
 from utils.inference.class_map import ClassTotals, to_class_map
 from utils.inference.inputs import Job
@@ -116,7 +117,7 @@ def predict_scene(
             progress(len(grid))
         return output.totals
     try:
-        with ImageReader(info.path, job.bands, threads) as reader:
+        with ImageReader(source_of(info), threads) as reader:
             output.start(reader)
             if progress and output.rows:
                 windows = grid.first_row(output.rows) if output.rows < info.height else len(grid.tops)

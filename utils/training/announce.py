@@ -1,5 +1,6 @@
 """What a run tells before it starts: every decision and where it comes from."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -37,16 +38,26 @@ def _text(value: object) -> str:
     return str(value)
 
 
+def flags_given(options: argparse.Namespace, defaults: dict[str, object]) -> str:
+    """Return those of the flags that differ from their default, as a reason."""
+    return ", ".join(f"--{name}" for name, default in defaults.items() if getattr(options, name) != default)
+
+
 def bands_table(data: DatasetInfo, statistics: BandStatistics) -> list[str]:
     """Return aligned lines of each band's statistics."""
     rows = [["band", "mean", "std", "min", "max"]]
-    columns = (statistics.mean, statistics.std, statistics.minimum, statistics.maximum)
+    columns = [statistics.mean, statistics.std, statistics.minimum, statistics.maximum]
+    if statistics.low:
+        rows[0] += [f"{percent:g} %" for percent in statistics.scaling.percentiles]
+        columns += [statistics.low, statistics.high]
     for name, *values in zip(data.band_names, *columns, strict=True):
         rows.append([name, *(f"{value:.5g}" for value in values)])
     shown = rows[: MOST_BANDS + 1]
     lines = align(shown)
     if len(rows) > len(shown):
         lines.append(f"... and {len(rows) - len(shown)} more bands")
+    if statistics.share:
+        lines.append(statistics.share)
     constant = [name for name, std in zip(data.band_names, statistics.std, strict=True) if std == 0]
     if constant:
         lines.append(f"never varying, so of no use and of no harm: {', '.join(constant)}")

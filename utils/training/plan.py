@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from utils.data.augment_level import DEFAULT
+from utils.data.band_choice import TrainedBands
 from utils.data.class_weights import class_weights
 from utils.data.dataset import SegmentationDataset, TrainingSampler
 from utils.data.layout import DatasetInfo
 from utils.data.samples import training_samples
-from utils.data.statistics import BandStatistics, cached_statistics, measure_bands
 from utils.devices import check_batch, describe
 from utils.training import announce
-from utils.training.announce import say
-from utils.training.distributed import agree, count, first_before_the_others, join, rank
+from utils.training.announce import flags_given, say
+from utils.training.distributed import agree, count, join, rank
 from utils.training.parallel import synchronizes
 from utils.training.precision import Precision, allow_tf32, choose_precision
 from utils.training.recipe import Settings, choose_accumulation, choose_recipe, resolve
@@ -26,13 +26,15 @@ from utils.training.setup import (
     check_names,
     check_same_data,
     check_training_step,
-    choose_normalization,
     crop_size,
-    load_start,
     read_dataset,
     seed_everything,
 )
+from utils.training.start import start_weights
 from utils.training.training_data import training_flip, training_level, training_set
+
+BAND_FLAGS = {"BAND_INDEX": None, "EXTRA_IMAGES": None}
+SCALING_FLAGS = {"NORMALIZATION": None, "SCALING": "standard"}
 
 Build = Callable[[argparse.Namespace, int, int], nn.Module]
 
@@ -150,7 +152,8 @@ def about_plan(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
         ("network", f"{plan.family}, {millions:.2f} M parameters", ""),
         ("options", ", ".join(f"{k}={v}" for k, v in blueprint["options"].items()), ""),
         ("length", _length(options, plan.total, plan.sampler), ""),
-        ("normalisation", plan.bands["scaling"], "--NORMALIZATION" if options.NORMALIZATION else ""),
+        ("bands", TrainedBands.of_checkpoint(plan.bands).describe(), flags_given(options, BAND_FLAGS)),
+        ("normalisation", plan.bands["scaling"], flags_given(options, SCALING_FLAGS)),
         ("crop", f"{crop[0]} x {crop[1]} pixels", "--CROP_SIZE" if options.CROP_SIZE else "from the tiles"),
         ("augment", augmentation.level.describe(), "" if options.AUGMENT == DEFAULT else "--AUGMENT"),
         ("flip", *training_flip(options, plan.data)),
@@ -173,32 +176,3 @@ def _length(options: argparse.Namespace, total: int, sampler: TrainingSampler) -
         return f"{total} iterations of {batch} crops ({total / per_epoch:.1f} epochs)"
     hint = "; real runs take 100 or more" if options.EPOCHS < 20 else ""
     return f"{options.EPOCHS} epoch(s) of {per_epoch} iterations of {batch} crops{hint}"
-
-
-def start_weights(options: argparse.Namespace, network: nn.Module, data: DatasetInfo, folder: Path) -> dict:
-    """Load the start of a new run, set its normalisation and return what checkpoints say of the bands."""
-    start = load_start(options, network, data.band_names)
-    train = data.splits["train"]
-    with first_before_the_others():
-        statistics = cached_statistics(folder / "statistics.json", train, lambda: measure_bands(train))
-    scaling = choose_normalization(options, network, statistics, start)
-    say(*announce.bands_table(data, statistics), "", f"start: {start.text}", *_listed(start.left_out))
-    return describe_bands(data, statistics, scaling)
-
-
-def describe_bands(data: DatasetInfo, statistics: BandStatistics, scaling: str) -> dict:
-    """Return what a checkpoint says of the bands, in plain values."""
-    return {
-        "names": list(data.band_names),
-        "dtype": data.dtype,
-        "scaling": f"mean and standard deviation ({scaling})",
-        "minimum": list(statistics.minimum),
-        "maximum": list(statistics.maximum),
-    }
-
-
-def _listed(left_out: tuple[str, ...], most: int = 20) -> list[str]:
-    lines = [f"  not loaded: {line}" for line in left_out[:most]]
-    if len(left_out) > most:
-        lines.append(f"  ... and {len(left_out) - most} more")
-    return lines

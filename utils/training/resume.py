@@ -21,6 +21,7 @@ FREE = {
     "GRAD_CHECKPOINT",
     "NUM_WORKERS",
     "DATASET_PATH",
+    "EXTRA_IMAGES",
     "EPOCHS",
     "MAX_ITERS",
     "MODEL_SAVE_EPOCHS",

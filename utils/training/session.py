@@ -161,7 +161,8 @@ class Session(Trainer):
             f"curves      {self.log.curves}",
             f"checkpoint  {best}",
             f"evaluate:   python evaluate.py --WEIGHTS {best} --DATASET_PATH {self.options.DATASET_PATH}",
-            f"predict:    python predict_small.py --WEIGHTS {best} --INPUT your_images/",
+            f"predict:    python predict_small.py --WEIGHTS {best} --INPUT your_images/"
+            + (" --EXTRA_IMAGES their_folder/" if self.options.EXTRA_IMAGES else ""),
         ]
         if not self.options.MAX_ITERS and self.options.EPOCHS < 20:
             lines.append(

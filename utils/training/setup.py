@@ -159,7 +159,7 @@ def choose_normalization(
     options: argparse.Namespace, network: nn.Module, statistics: BandStatistics, start: Start
 ) -> str:
     """Set the network's mean and std and return where they come from, "data" or "checkpoint"."""
-    mean, scale = torch.tensor(statistics.mean), torch.tensor(statistics.scale)
+    mean, scale = torch.tensor(statistics.center), torch.tensor(statistics.scale)
     # A network trained on 0..1 and data in 0..10000 must not meet under the old statistics.
     same_range = bool(
         ((network.mean - mean).abs() < 4 * network.std).all() and (network.std / scale).log().abs().max() < 2
@@ -208,3 +208,9 @@ def check_same_data(checkpoint: dict, data: DatasetInfo) -> None:
     if len(checkpoint["bands"]["names"]) != data.bands:
         count = len(checkpoint["bands"]["names"])
         raise UserError(f"{data.root} has {data.bands} bands and the run {count}; restore the data")
+    ours = data.sources.to_dict()
+    # A run that began before bands could be chosen says nothing of them.
+    for key, what in (("index", "takes the bands"), ("files", "has images and extra images with bands")):
+        theirs = checkpoint["bands"].get(key, ours[key])
+        if theirs != ours[key]:
+            raise UserError(f"{data.root}: the run {what} {theirs}, now {ours[key]}; restore the data")

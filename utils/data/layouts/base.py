@@ -39,11 +39,12 @@ _ROLE_WORDS = {*LABEL_WORDS, *IMAGE_WORDS, "ground"}
 
 
 class Entry(NamedTuple):
-    """One image with its label: the name without extension, and the two files."""
+    """One image with its label: name without extension, the two files, and (path, place) of extra rasters."""
 
     name: str
     image: Path
     label: Path
+    extra: tuple[tuple[Path, str], ...] = ()
 
 
 @dataclass(frozen=True)

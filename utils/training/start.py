@@ -1,0 +1,63 @@
+"""The start of a new run: its weights, the statistics of its bands and the normalisation that follows."""
+
+import argparse
+from pathlib import Path
+
+from torch import nn
+
+from utils.data.layout import DatasetInfo
+from utils.data.scaling import parse_scaling
+from utils.data.statistics import BandStatistics, cached_statistics, measure_bands
+from utils.training import announce
+from utils.training.announce import say
+from utils.training.distributed import first_before_the_others
+from utils.training.setup import choose_normalization, load_start
+
+
+def start_weights(options: argparse.Namespace, network: nn.Module, data: DatasetInfo, folder: Path) -> dict:
+    """Load the start of a new run, set its normalisation and return what checkpoints say of the bands."""
+    start = load_start(options, network, data.band_names)
+    with first_before_the_others():
+        statistics = band_statistics(options, data, folder / "statistics.json")
+    source = choose_normalization(options, network, statistics, start)
+    say(*announce.bands_table(data, statistics), "", f"start: {start.text}", *_listed(start.left_out))
+    return describe_bands(data, statistics, source)
+
+
+def band_statistics(options: argparse.Namespace, data: DatasetInfo, cache: Path | None) -> BandStatistics:
+    """Return the statistics of the training images, kept in the file `cache` if it is given."""
+    train, scaling = data.splits["train"], parse_scaling(options.SCALING)
+
+    def measure() -> BandStatistics:
+        return measure_bands(train, scaling, seed=options.SEED)
+
+    if cache is None:
+        return measure()
+    return cached_statistics(cache, train, measure, f"{scaling.text}, seed {options.SEED}")
+
+
+def describe_bands(data: DatasetInfo, statistics: BandStatistics, source: str) -> dict:
+    """Return what a checkpoint says of the bands, in plain values.
+
+    Args:
+        data: the checked data set.
+        statistics: of its training images.
+        source: "data", or "checkpoint" where the normalisation is that of the file the run starts from.
+    """
+    scaling = statistics.scaling.text if source == "data" else "as in --PRETRAIN_MODEL"
+    return {
+        "names": list(data.band_names),
+        **data.sources.to_dict(),
+        "dtype": data.dtype,
+        "scaling": f"{scaling} ({source})",
+        "minimum": list(statistics.minimum),
+        "maximum": list(statistics.maximum),
+        "measured": statistics.share or "on all pixels",
+    }
+
+
+def _listed(left_out: tuple[str, ...], most: int = 20) -> list[str]:
+    lines = [f"  not loaded: {line}" for line in left_out[:most]]
+    if len(left_out) > most:
+        lines.append(f"  ... and {len(left_out) - most} more")
+    return lines
