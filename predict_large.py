@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.inference.whole import predictor
 
     devices = choose_devices(options)
-    check_batch(options.BATCH_SIZE, devices)
+    check_batch(options.BATCH_SIZE, len(devices))
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
     bands = TrainedBands.of(network)

@@ -60,7 +60,7 @@ def open_subject(options: argparse.Namespace, load_network: Callable[[str], nn.M
 
 def _network(options: argparse.Namespace, load_network: Callable[[str], nn.Module]) -> Subject:
     devices = choose_devices(options)
-    check_batch(options.BATCH_SIZE, devices)
+    check_batch(options.BATCH_SIZE, len(devices))
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
     reading = reading_as_trained(options, network.about.get("options", {}))
