@@ -32,10 +32,15 @@ def train(options: argparse.Namespace) -> None:
     from utils.training.announce import say
     from utils.training.distributed import average_buffers, leave, merged
     from utils.training.engine import train_one_epoch
+    from utils.training.lr_find import find_lr
     from utils.training.memory import advice_on_memory
     from utils.training.opening import open_session
     from utils.training.warnings import gathered_warnings
 
+    if options.LR_FIND:
+        say(*find_lr(options))
+        leave()
+        return
     session = open_session(options)
     with gathered_warnings(), advice_on_memory(session.options, session.crop, session.device):
         while session.unfinished:

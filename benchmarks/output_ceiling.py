@@ -11,7 +11,7 @@ from nets.segmentation_model import SegmentationNetwork
 from utils.data.dataset import SegmentationDataset, TrainingSampler, collate, to_device
 from utils.data.layout import DatasetInfo
 from utils.evaluation.metrics import ConfusionMatrix
-from utils.training.losses import cross_entropy
+from utils.training.pixel_losses import cross_entropy
 
 BATCH = 4
 CEILING_STEPS, CEILING_RATE = 300, 1.0

@@ -12,5 +12,7 @@ SGD_POLY = {
     "batch_size": 16,
     "loss": "ce",
 }
+# The semantic encoding loss with the weight of its paper (https://arxiv.org/abs/1803.08904, section 4).
+WITH_PRESENCE = {"extra_losses": {"class_presence": "class_presence:0.2"}}
 # The usual auxiliary head with its weight.
 WITH_AUX = {"aux_weight": 0.4, "model_options": {"aux": True, "dropout": 0.1}}

@@ -11,9 +11,9 @@ from utils.data.labels import IGNORE
 from utils.evaluation.evaluate import evaluate_network
 from utils.options import train_options
 from utils.training import opening, recipe, setup
-from utils.training.criterion import build_criterion
+from utils.training.announce import decisions_table
+from utils.training.criterion import Criterion, ExtraLosses, build_criterion
 from utils.training.engine import Trainer, train_one_epoch
-from utils.training.losses import Criterion
 from utils.training.mask_loss import MaskCriterion
 from utils.training.recipe import Recipe, resolve
 
@@ -90,10 +90,28 @@ def test_the_recipe_and_the_flag_choose_the_criterion():
     assert built(MASK_RECIPE).class_weights.tolist() == [1.0, 2.0]
 
 
+@pytest.mark.parametrize("which", ["plain", "paper"])
+def test_class_presence_is_trained_where_a_network_tells_it(which):
+    def extra(*words):
+        options = train_options(["--RECIPE", which, *words])
+        settings, decisions = resolve(options, recipe.choose_recipe(options), 10)
+        criterion = build_criterion(settings, [1.0, 2.0])
+        assert criterion.class_weights.tolist() == [1.0, 2.0]
+        said = [line for line in decisions_table(decisions) if line.startswith("extra_losses")]
+        assert len(said) == isinstance(criterion, ExtraLosses)
+        return settings.extra_losses
+
+    presence = {"class_presence": "class_presence:0.2"}
+    assert extra("--MODEL_TYPE", "encnet") == extra("--MODEL_TYPE", "fastfcn") == presence
+    assert extra("--MODEL_TYPE", "fastfcn", "--MODEL_OPTIONS", "head=psp") == {}
+    assert extra("--MODEL_TYPE", "encnet", "--LOSS_TYPE", "ohem") == presence
+
+
 def test_a_loss_that_does_not_suit_the_network_is_a_users_mistake(monkeypatch, tmp_path):
     missing = ["--DATASET_PATH", str(tmp_path), "--MODEL_TYPE", "fcn"]  # found before the data are read
     message = (
-        "--LOSS_TYPE mask is given; fcn predicts a class for each pixel: use ce or focal, or leave it out"
+        "--LOSS_TYPE mask is given; fcn predicts a class for each pixel: use ce or focal or ohem or dice or "
+        "tversky or lovasz or boundary, or leave it out"
     )
     with pytest.raises(UserError, match=message):
         opening.open_session(train_options([*missing, "--LOSS_TYPE", "mask"]))

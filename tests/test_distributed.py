@@ -15,9 +15,9 @@ from tests.test_train import COMMON
 from utils.data.dataset import SegmentationDataset, TrainingSampler, evaluation_loader
 from utils.data.labels import Classes
 from utils.data.samples import Sample
+from utils.loss_terms import PER_PIXEL
 from utils.options import train_options
 from utils.training.launch import processes_to_start
-from utils.training.losses import LOSSES
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -32,7 +32,7 @@ def found(tmp_path_factory) -> list[dict]:
     return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("kind", [*LOSSES, "fsdp"])
+@pytest.mark.parametrize("kind", [*PER_PIXEL, "fsdp"])
 def test_two_processes_have_the_gradients_of_one(found, kind):
     expected, loss = two_processes.gradients("ce" if kind == "fsdp" else kind, slice(0, 4), "ddp")
     for grads, own_loss in (process[kind] for process in found):

@@ -13,9 +13,9 @@ from tests.test_criterion import Toy, scene
 from utils.data.labels import IGNORE
 from utils.options import train_options
 from utils.training.accumulate import Parts, is_mean_over_pixels
+from utils.training.criterion import Criterion
 from utils.training.engine import Trainer, train_one_epoch
 from utils.training.freeze import freeze
-from utils.training.losses import Criterion
 from utils.training.mask_loss import MaskCriterion
 from utils.training.memory import advice_on_memory
 from utils.training.optimizers import build_optimizer, fused

@@ -9,8 +9,8 @@ from tests.test_train import COMMON
 from tests.tiny_dataset import write_dataset
 from train import main
 from utils.checkpoint import read_checkpoint
+from utils.training.criterion import Criterion
 from utils.training.engine import Trainer, train_one_epoch
-from utils.training.losses import Criterion
 from utils.training.precision import Precision, choose_precision
 
 CPU = torch.device("cpu")

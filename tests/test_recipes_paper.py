@@ -86,7 +86,7 @@ TABLE = {
             "nonlocal_net", "psanet",
         )
     },
-    "danet --BACKBONE_TYPE resnet18": {**CNN, "aux": [1.0, 1.0]},
+    "danet --BACKBONE_TYPE resnet18": {**CNN, "aux": [1.0, 1.0, 0.4]},
     "mask2former --BACKBONE_TYPE resnet50": {**MASK, "frozen_norm": True},
     "mask2former --BACKBONE_TYPE swin_t": {**MASK, "drop_path": 0.3},
 }  # fmt: skip
@@ -207,7 +207,9 @@ def test_network_and_loss(row):
     run, wanted = row
     outputs = run.network.train()(torch.zeros(2, 3, 64, 64, device="meta"))
     assert run.settings.loss == wanted["loss"]
-    assert [run.settings.aux_weight] * len(outputs.get("aux", [])) == wanted["aux"]
+    count, aux = len(outputs.get("aux", [])), run.settings.aux_weight
+    assert [*aux] == wanted["aux"] if isinstance(aux, tuple) else [aux] * count == wanted["aux"]
+    assert count == len(wanted["aux"]) and set(run.settings.extra_losses) <= set(outputs)
     rates = [module.drop_prob for module in run.network.modules() if isinstance(module, DropPath)]
     assert max(rates, default=0.0) == pytest.approx(wanted["drop_path"])
     if wanted["dropout"] is not None:

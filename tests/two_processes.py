@@ -9,9 +9,10 @@ from torch import nn
 
 from nets.segmentation_model import SegmentationNetwork
 from utils.checkpoint import network_state, whole
+from utils.loss_terms import PER_PIXEL
+from utils.training.criterion import Criterion
 from utils.training.distributed import agree, average_buffers, count, leads, rank, total
 from utils.training.distributed_sums import reduce_sum
-from utils.training.losses import LOSSES, Criterion
 from utils.training.parallel import distribute, load_optimizer
 
 CLASSES, SIDE = 4, 24
@@ -86,7 +87,7 @@ def main(folder: Path) -> None:
     )
     part = slice(2 * rank(), 2 * rank() + 2)
     found = {"count": count(), "leads": leads(), "agreed": agree(f"é{rank()}")}
-    for loss in LOSSES:
+    for loss in PER_PIXEL:
         found[loss] = gradients(loss, part, "ddp")
     found["fsdp"] = gradients("ce", part, "fsdp")
     found["steps"] = {parallel: steps(part, parallel) for parallel in ("ddp", "fsdp")}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from utils.data.augment_level import parse_level
 from utils.data.band_index import parse_band_index
 from utils.data.scaling import parse_scaling
+from utils.loss_terms import parse_loss
 
 SCORE_KINDS = ("probabilities", "confidence", "entropy")
 SCORE_TYPES = ("float32", "float16", "uint8")
@@ -96,6 +97,15 @@ def as_given(parse: Callable[[str], object]) -> Callable[[str], str]:
 augment = as_given(parse_level)
 band_index = as_given(parse_band_index)
 scaling = as_given(parse_scaling)
+
+
+def loss(text: str) -> str:
+    """Return a sum of losses as it was given, without blanks, if it can be understood."""
+    try:
+        parse_loss(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return "".join(text.lower().split())
 
 
 def scores(text: str) -> tuple[tuple[str, str], ...]:

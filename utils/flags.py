@@ -7,6 +7,7 @@ A default of None means that something better informed decides: the data (`--BAN
 from utils.data.augment_level import DEFAULT, KEYS, LEVELS
 from utils.dataset_flags import TRAINING_SET
 from utils.flag_types import Flag, augment, number, parallel_mode, scaling, size_pair
+from utils.optimisation_flags import OPTIMISATION
 
 HARDWARE = (
     "hardware and loading (the same in every program that runs a network)",
@@ -167,38 +168,7 @@ TRAINING = (
             "plain: trains any family from scratch; paper: the official settings, lr scaled with the batch",
             choices=("plain", "paper"),
         ),
-        Flag(
-            "LOSS_TYPE",
-            None,
-            "main loss: ce, focal (per pixel) or mask (networks that predict masks); default: the recipe's",
-            choices=("ce", "focal", "mask"),
-        ),
-        Flag("OPTIMIZER_TYPE", None, "optimiser; default: the recipe's", choices=("adam", "adamw", "sgd")),
-        Flag(
-            "INIT_LR", None, "learning rate at the start; default: the recipe's", number(float, 0, above=True)
-        ),
-        Flag(
-            "MOMENTUM",
-            None,
-            "SGD momentum, Adam's first beta; default: the recipe's",
-            number(float, 0, 0.9999),
-        ),
-        Flag("WEIGHT_DECAY", None, "weight decay; default: the recipe's", number(float, 0)),
-        Flag(
-            "LR_SCHEDULER",
-            None,
-            "learning-rate curve, per iteration; default: the recipe's",
-            choices=("poly", "step", "cos", "exp"),
-        ),
-        Flag(
-            "LR_STEP",
-            None,
-            "step, exp: epochs (or iterations with --MAX_ITERS) per decay; default: a third of the run",
-            number(int, 1),
-        ),
-        Flag("STEP_RATIO", 0.1, "step, exp: factor per --LR_STEP", number(float, 0, 1, above=True)),
-        Flag("POLY_POWER", None, "poly: exponent; default: the recipe's", number(float, 0)),
-        Flag("WARMUP_ITERS", None, "iterations of linear warm-up; default: the recipe's", number(int, 0)),
+        *OPTIMISATION,
         Flag(
             "AMP",
             "auto",

@@ -18,7 +18,7 @@ from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.init import init_classifier
 from nets.layers.pixel_attention import PixelAttention
 from nets.layers.precision import full_precision
-from nets.recipes import SGD_POLY
+from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
 
@@ -158,8 +158,10 @@ def danet(
     )
 
 
+# Of the two maps as in the paper, then of the usual auxiliary head.
+AUX_WEIGHTS = (1.0, 1.0, 0.4)
 RECIPE = {
-    "plain": {"optimizer": "adam", "lr": 1e-3, "aux_weight": 1.0},
+    "plain": {"optimizer": "adam", "lr": 1e-3, "aux_weight": AUX_WEIGHTS},
     # MMSegmentation configs/danet.
-    "paper": SGD_POLY | {"aux_weight": 1.0, "model_options": {"dropout": 0.1}},
+    "paper": SGD_POLY | WITH_AUX | {"aux_weight": AUX_WEIGHTS},
 }

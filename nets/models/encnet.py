@@ -11,7 +11,7 @@ from typing import Literal
 from nets.backbones.configured import create_dilated_backbone
 from nets.decoders.encoding import EncodingDecoder, EncodingModel
 from nets.decoders.fcn import count_stages, create_aux_heads
-from nets.recipes import SGD_POLY, WITH_AUX
+from nets.recipes import SGD_POLY, WITH_AUX, WITH_PRESENCE
 from nets.registry import register_model
 
 
@@ -64,7 +64,7 @@ def encnet(
 
 
 RECIPE = {
-    "plain": {"optimizer": "adam", "lr": 1e-3},
-    # MMSegmentation configs/encnet; the paper adds 0.2 times the loss on class presence.
-    "paper": SGD_POLY | WITH_AUX,
+    "plain": {"optimizer": "adam", "lr": 1e-3} | WITH_PRESENCE,
+    # MMSegmentation configs/encnet.
+    "paper": SGD_POLY | WITH_AUX | WITH_PRESENCE,
 }

@@ -22,7 +22,7 @@ from nets.decoders.fcn import create_aux_heads
 from nets.decoders.pyramid_pooling import PSPDecoder
 from nets.layers.conv import ConvNormAct, SeparableConv, set_norm_eps
 from nets.layers.resize import resize
-from nets.recipes import SGD_POLY, WITH_AUX
+from nets.recipes import SGD_POLY, WITH_AUX, WITH_PRESENCE
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
 
@@ -131,6 +131,8 @@ def fastfcn(
 
 RECIPE = {
     "plain": {"optimizer": "adam", "lr": 1e-3},
-    # MMSegmentation configs/fastfcn; with "enc" the paper adds 0.2 times the loss on class presence.
+    "plain_where": [({"head": "enc"}, WITH_PRESENCE)],
+    # MMSegmentation configs/fastfcn.
     "paper": SGD_POLY | WITH_AUX,
+    "paper_where": [({"head": "enc"}, WITH_PRESENCE)],
 }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.random import fork_rng
 
 from utils.data.labels import IGNORE
+from utils.loss_terms import parse_loss
 from utils.training.distributed_sums import reduce_sum
 from utils.training.precision import Precision
 from utils.training.recipe import Settings
@@ -27,8 +28,8 @@ Batch = tuple[Tensor, Tensor]
 
 def is_mean_over_pixels(settings: Settings) -> bool:
     """Return whether the loss of a batch is the mean of its parts' losses, weighted by their valid pixels."""
-    names = [term.replace("(", ":").split(":")[0].strip() for term in settings.loss.split("+")]
-    return set(names) <= set(MEANS_OVER_PIXELS) and not getattr(settings, "extra_losses", None)
+    names = {term.name for term in parse_loss(settings.loss)}
+    return names <= set(MEANS_OVER_PIXELS) and not settings.extra_losses
 
 
 class Parts:

@@ -33,6 +33,8 @@ def decisions_table(decisions: Sequence[tuple[str, object, str]]) -> list[str]:
 def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(part)}" for key, part in value.items()) or "none"
     if isinstance(value, (tuple, list)):
         return ", ".join(_text(part) for part in value) or "none"
     return str(value)

@@ -1,76 +1,60 @@
-"""Losses: functions of (logits, masks) and the criterion that sums them over a network's outputs.
+"""All losses by name, and weighted sums of them.
 
-Ignored pixels change nothing, class weights reach every loss, arithmetic is at least float32.
+A loss is a function (output, masks, class weights or None, parameters) -> scalar. The output is logits
+(B, K, H, W) for those that the flag LOSS_TYPE offers; a special loss takes what its network puts under the
+key that the RECIPE names. What each promises is tested for all at once in tests/test_losses.py.
 """
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from utils.data.labels import IGNORE
-from utils.training.distributed_sums import reduce_sum
+from utils.loss_terms import PER_PIXEL, Term
+from utils.training.pixel_losses import cross_entropy, focal, mean_over_batch, ohem
+from utils.training.region_losses import boundary, dice, lovasz, tversky
 
 
-def cross_entropy(logits: Tensor, masks: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Map logits (B, K, H, W) and masks (B, H, W) to the weighted mean of -log p over the valid pixels.
+def class_presence(logits: Tensor, masks: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Map logits (B, K) to the mean binary cross entropy of which classes an image shows.
 
-    A batch without a valid pixel gives 0.
+    The semantic encoding loss of Zhang et al., "Context Encoding for Semantic Segmentation", CVPR 2018,
+    https://arxiv.org/abs/1803.08904. An image without a valid pixel does not count.
     """
-    log_p, weights = _true_class(logits, masks, class_weights)
-    return _weighted_mean(-log_p, weights)
-
-
-def focal(logits: Tensor, masks: Tensor, class_weights: Tensor | None = None, gamma: float = 2.0) -> Tensor:
-    """Map logits (B, K, H, W) and masks (B, H, W) to the weighted mean of -(1 - p)^gamma log p.
-
-    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, https://arxiv.org/abs/1708.02002, with the
-    softmax over K classes. A batch without a valid pixel gives 0.
-    """
-    log_p, weights = _true_class(logits, masks, class_weights)
-    return _weighted_mean(-((1 - log_p.exp()) ** gamma) * log_p, weights)
-
-
-LOSSES = {"ce": cross_entropy, "focal": focal}
-
-
-def _true_class(logits: Tensor, masks: Tensor, class_weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return log p of each pixel's true class and the pixel's weight (0 if ignored), both (B, H, W)."""
-    log_p = logits.log_softmax(dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    valid = masks != IGNORE
-    index = masks.clamp(min=0)
-    # Not nll_loss: its CUDA version has no deterministic form, gather has.
-    log_p = log_p.gather(1, index[:, None]).squeeze(1)
-    weights = valid.to(log_p.dtype)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    # Class by class: one-hot masks would be K times as large, and scattering is not deterministic on CUDA.
+    shown = torch.stack([(masks == index).flatten(1).any(1) for index in range(logits.shape[1])], dim=1)
+    weights = (masks != IGNORE).flatten(1).any(1, keepdim=True).to(logits.dtype).expand_as(logits)
     if class_weights is not None:
-        weights = weights * class_weights.to(log_p.dtype)[index]
-    return log_p, weights
+        weights = weights * class_weights.to(logits.dtype)
+    costs = F.binary_cross_entropy_with_logits(logits, shown.to(logits.dtype), reduction="none")
+    return mean_over_batch(costs * weights, weights)
 
 
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    return reduce_sum((values * weights).sum()) / reduce_sum(weights.sum()).clamp(
-        min=torch.finfo(values.dtype).tiny
-    )
+LOSSES = {
+    "ce": cross_entropy,
+    "focal": focal,
+    "ohem": ohem,
+    "dice": dice,
+    "tversky": tversky,
+    "lovasz": lovasz,
+    "boundary": boundary,
+    "class_presence": class_presence,
+}
 
 
-class Criterion(nn.Module):
-    """The main loss on "logits" plus `aux_weight` times its mean over the list "aux".
+def weighted_sum(
+    terms: Sequence[Term], output: Tensor | list[Tensor], masks: Tensor, class_weights: Tensor | None
+) -> Tensor:
+    """Return the sum of the terms' losses of one output.
 
-    Args:
-        loss_type: a key of `LOSSES`.
-        class_weights: one number per class, or None.
-        aux_weight: weight of the auxiliary outputs.
+    A list of logits has the sum of its members' losses; a special loss takes a list as it is.
     """
-
-    def __init__(self, loss_type: str, class_weights: list[float] | None = None, aux_weight: float = 0.4):
-        super().__init__()
-        self.loss = LOSSES[loss_type]
-        self.aux_weight = aux_weight
-        weights = None if class_weights is None else torch.tensor(class_weights)
-        self.register_buffer("class_weights", weights)
-
-    def forward(self, outputs: dict[str, Tensor | list[Tensor]], masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Map outputs and masks (B, H, W) to (loss to minimise, main loss alone), both scalars."""
-        main = self.loss(outputs["logits"], masks, self.class_weights)
-        total = main
-        for logits in outputs.get("aux", []):
-            total = total + self.aux_weight * self.loss(logits, masks, self.class_weights)
-        return total, main
+    total = 0.0
+    for term in terms:
+        several = isinstance(output, list) and term.name in PER_PIXEL
+        for part in output if several else (output,):
+            total = total + term.weight * LOSSES[term.name](part, masks, class_weights, **term.parameters)
+    return total

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.training.losses import cross_entropy
+from utils.training.distributed_sums import reduce_sum
 from utils.training.matcher import WEIGHTS, Matches, Targets, match
+from utils.training.pixel_losses import cross_entropy
 from utils.training.points import sample, sample_truth, uncertain_points
 
 NO_OBJECT = 0.1  # weight of "no object" beside the classes
@@ -89,11 +90,12 @@ class MaskCriterion(nn.Module):
         points = uncertain_points(masks.detach(), valid, self.points, generator)
         labels, shares = sample_truth(truth[:, None], valid, points)
         bce, dice = point_losses(sample(masks[:, None], points)[:, 0], labels[:, 0], shares)
-        # The number of objects in the batch, matched or not, each counting as much as its class. Training in
-        # several processes has to put the mean over them here, as the reference does.
-        count = weights[torch.cat(targets.classes)].sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        # The number of objects in the batch, matched or not, each counting as much as its class.
+        count = weights[torch.cat(targets.classes)].sum()
         own = weights[matches.classes]
-        return (own * bce).sum() / count, (own * dice).sum() / count
+        bce, dice, count = reduce_sum(torch.stack([(own * bce).sum(), (own * dice).sum(), count]))
+        count = count.clamp(min=torch.finfo(count.dtype).tiny)
+        return bce / count, dice / count
 
     @staticmethod
     def _weigh(terms: tuple[Tensor, Tensor, Tensor]) -> Tensor:

@@ -1,12 +1,12 @@
 """Optimisers and their parameter groups."""
 
-import inspect
-
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from nets.backbones.depth import find_layers
+from nets.errors import UserError
+from utils.training.optimizer_names import OptimizerKind, find_optimizer
 from utils.training.recipe import Settings
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -15,8 +15,12 @@ BACKBONE = "backbone."
 
 
 def parameter_groups(network: nn.Module, settings: Settings) -> list[dict]:
-    """Return groups {"name", "params", "lr", "weight_decay"}: parts of one rate, with and without decay."""
-    layers = find_layers(network.backbone, settings.layer_unit) if settings.layer_decay != 1 else {}
+    """Return groups {"name", "params", "lr", "weight_decay"}: parts of one rate, with and without decay.
+
+    Raises:
+        UserError: factors for a backbone or its layers on a network without.
+    """
+    layers = _layers(network, settings)
     norms = {
         id(parameter)
         for module in network.modules()
@@ -34,6 +38,18 @@ def parameter_groups(network: nn.Module, settings: Settings) -> list[dict]:
         groups.setdefault(key, {"name": key, "params": [], **rates})["params"].append(parameter)
     # The log shows the rate of the first group: one without a factor where there is one.
     return sorted(groups.values(), key=lambda group: group["lr"] != settings.lr)
+
+
+def _layers(network: nn.Module, settings: Settings) -> dict[str, int]:
+    """Return the layer of each parameter of the backbone where the rates fall from layer to layer."""
+    factors = {"LAYER_DECAY": settings.layer_decay, "BACKBONE_LR_FACTOR": settings.backbone_lr_factor}
+    changed = [f"--{flag} {factor:g}" for flag, factor in factors.items() if factor != 1]
+    if changed and not any(name.startswith(BACKBONE) for name, _ in network.named_parameters()):
+        raise UserError(f"{changed[0]}: this network has no backbone apart from the rest; leave it out")
+    try:
+        return find_layers(network.backbone, settings.layer_unit) if settings.layer_decay != 1 else {}
+    except ValueError as error:
+        raise UserError(f"--LAYER_DECAY {settings.layer_decay:g}: {error}; give --LAYER_DECAY 1") from error
 
 
 def _part(name: str, layers: dict[str, int], settings: Settings) -> tuple[str, float]:
@@ -79,10 +95,10 @@ def describe_groups(optimizer: Optimizer) -> list[dict]:
     ]
 
 
-def fused(kind: type[Optimizer], device: torch.device | str) -> dict[str, bool]:
+def fused(kind: OptimizerKind, device: torch.device | str) -> dict[str, bool]:
     """Return the argument that makes a step one kernel, for optimisers that have it on a device."""
     on_gpu = torch.device(device).type == "cuda"
-    return {"fused": True} if on_gpu and "fused" in inspect.signature(kind).parameters else {}
+    return {"fused": True} if on_gpu and "fused" in kind.defaults else {}
 
 
 def build_optimizer(network: nn.Module, settings: Settings, device: torch.device | str = "cpu") -> Optimizer:
@@ -90,8 +106,5 @@ def build_optimizer(network: nn.Module, settings: Settings, device: torch.device
     if settings.frozen_norm:
         freeze_norms(network.backbone)
     groups = parameter_groups(network, settings)
-    if settings.optimizer == "sgd":
-        more = fused(torch.optim.SGD, device)
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, **more)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    return kind(groups, lr=settings.lr, betas=(settings.momentum, 0.999), **fused(kind, device))
+    kind = find_optimizer(settings.optimizer)
+    return kind.create(groups, settings.lr, settings.momentum, **fused(kind, device))

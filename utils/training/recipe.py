@@ -12,18 +12,20 @@ from dataclasses import dataclass, fields
 
 from nets.backbones.catalogue import find_backbone, is_backbone
 from nets.registry import find_model, get_builder, get_recipe, parse_model_options, plain
+from utils.training.optimizer_names import find_optimizer
 
-# What a recipe leaves open. Adam's usual rate is too small for SGD, so that rate depends on the optimiser.
+# What a recipe leaves open; rate, momentum and weight decay are then those usual for the optimiser.
 DEFAULTS = {
     "optimizer": "adam",
-    "momentum": 0.9,
     "scheduler": "poly",
     "poly_power": 0.9,
     "min_lr": 0.0,
     "warmup_iters": 0,
     "warmup_factor": 1e-6,
     "loss": "ce",
+    "label_smoothing": None,
     "aux_weight": 0.4,
+    "extra_losses": {},
     "head_lr_factor": 1.0,
     "no_decay": (),
     "step_ratio": 0.1,
@@ -34,13 +36,20 @@ DEFAULTS = {
     "clip_grad": 0.0,
     "frozen_norm": False,
 }
-# Said only where a recipe uses them.
-RARE = ("backbone_lr_factor", "layer_decay", "layer_unit", "layer_count", "clip_grad", "frozen_norm")
-OPTIMIZER_DEFAULTS = {
-    "adam": {"lr": 1e-3, "weight_decay": 0.0},
-    "adamw": {"lr": 1e-3, "weight_decay": 0.01},
-    "sgd": {"lr": 0.01, "weight_decay": 1e-4},
-}
+# Said only where a recipe or a flag uses them.
+RARE = (
+    "label_smoothing",
+    "extra_losses",
+    "backbone_lr_factor",
+    "layer_decay",
+    "layer_unit",
+    "layer_count",
+    "clip_grad",
+    "frozen_norm",
+)
+# Optimisers among which a recipe's learning rate, or its momentum, is carried over.
+SAME_RATE = ("adam", "adamw")
+SAME_MOMENTUM = ("adam", "adamw", "sgd")
 # The flags that overrule an entry of the table.
 FLAGS = {
     "optimizer": "OPTIMIZER_TYPE",
@@ -49,9 +58,14 @@ FLAGS = {
     "weight_decay": "WEIGHT_DECAY",
     "scheduler": "LR_SCHEDULER",
     "poly_power": "POLY_POWER",
+    "min_lr": "MIN_LR",
     "warmup_iters": "WARMUP_ITERS",
     "loss": "LOSS_TYPE",
+    "label_smoothing": "LABEL_SMOOTHING",
     "step_ratio": "STEP_RATIO",
+    "head_lr_factor": "HEAD_LR_FACTOR",
+    "backbone_lr_factor": "BACKBONE_LR_FACTOR",
+    "layer_decay": "LAYER_DECAY",
     "clip_grad": "CLIP_GRAD",
 }
 
@@ -61,18 +75,20 @@ class Settings:
     """Everything about optimisation that a run needs; rates per iteration.
 
     Attributes:
-        optimizer: "adam", "adamw" or "sgd".
+        optimizer: name of an optimiser.
         lr: initial learning rate, on which the factors below act.
-        momentum: SGD momentum or Adam's first beta.
+        momentum: SGD momentum or Adam's first beta; None where the optimiser has none.
         weight_decay: decay of all weights but those in `no_decay`.
-        scheduler: "poly", "step", "cos" or "exp".
+        scheduler: "poly", "step", "cos", "exp", "onecycle" or "constant".
         poly_power: exponent of "poly".
         min_lr: floor of every group's learning rate.
         warmup_iters: iterations of linear warm-up.
         warmup_factor: first factor of the warm-up.
         step_ratio: factor per step of "step" and "exp".
-        loss: main loss.
-        aux_weight: weight of auxiliary outputs.
+        loss: main loss, as `utils.loss_terms` reads it.
+        label_smoothing: share of the truth that is spread over all classes; None is what the loss says.
+        aux_weight: weight of auxiliary outputs, or one for each in their order.
+        extra_losses: further outputs that only some networks have, key -> loss with its weight.
         head_lr_factor: learning rate outside the backbone, relative.
         no_decay: parts of parameter names without weight decay; "norm" means every norm layer, "vector" every
             parameter of one dimension (norms, biases, scales).
@@ -86,7 +102,7 @@ class Settings:
 
     optimizer: str
     lr: float
-    momentum: float
+    momentum: float | None
     weight_decay: float
     scheduler: str
     poly_power: float
@@ -95,7 +111,9 @@ class Settings:
     warmup_factor: float
     step_ratio: float
     loss: str
-    aux_weight: float
+    label_smoothing: float | None
+    aux_weight: float | tuple[float, ...]
+    extra_losses: dict[str, str]
     head_lr_factor: float
     no_decay: tuple[str, ...]
     backbone_lr_factor: float
@@ -155,10 +173,12 @@ def resolve(
         flag = getattr(options, FLAGS.get(name, ""), None)
         if flag is not None and (name != "step_ratio" or "STEP_RATIO" in options.given):
             chosen[name], reasons[name] = flag, f"--{FLAGS[name]}"
-        elif name in ("lr", "weight_decay"):
+        elif name in ("lr", "weight_decay", "momentum"):
             chosen[name], reasons[name] = _rate(name, chosen["optimizer"], options, recipe)
         else:
             chosen[name], reasons[name] = _entry(name, options, recipe, total)
+            if name == "warmup_iters" and chosen["scheduler"] == "onecycle":
+                chosen[name], reasons[name] = 0, "onecycle rises by itself"
     told = [name for name in chosen if name not in RARE or reasons[name] != "default"]
     return Settings(**chosen), [(name, chosen[name], reasons[name]) for name in told]
 
@@ -176,12 +196,13 @@ def _entry(name: str, options: argparse.Namespace, recipe: Recipe, total: int) -
     return _scaled(value, reason, options, recipe) if name == "min_lr" else (value, reason)
 
 
-def _rate(name: str, optimizer: str, options: argparse.Namespace, recipe: Recipe) -> tuple[float, str]:
-    """Return the learning rate or weight decay that suits the optimiser."""
+def _rate(name: str, optimizer: str, options: argparse.Namespace, recipe: Recipe) -> tuple[float | None, str]:
+    """Return the learning rate, weight decay or momentum that suits the optimiser."""
     own = recipe.entries.get("optimizer", DEFAULTS["optimizer"])
-    related = optimizer == own or (name == "lr" and "sgd" not in (optimizer, own))
+    same = {"lr": SAME_RATE, "momentum": SAME_MOMENTUM}.get(name, ())
+    related = optimizer == own or {optimizer, own} <= {*same}
     if name not in recipe.entries or not related:
-        return OPTIMIZER_DEFAULTS[optimizer][name], f"usual for {optimizer}"
+        return find_optimizer(optimizer).usual(name), f"usual for {optimizer}"
     value, reason = recipe.entries[name], recipe.reasons[name]
     return _scaled(value, reason, options, recipe) if name == "lr" else (value, reason)
 

@@ -8,6 +8,8 @@ from nets.registry import nearest
 from utils.checkpoint import read_checkpoint
 
 ROOT = Path("pth_files")
+# What --LR_FIND writes; the run that follows stands beside it.
+RANGE_TEST = ("lr_find.csv", "lr_find.png")
 
 
 def new_run(given: str | None, default: str) -> Path:
@@ -33,8 +35,16 @@ def new_run(given: str | None, default: str) -> Path:
     return next(
         folder
         for number in numbers
-        if not (folder := ROOT / (default if number == 1 else f"{default}-{number}")).exists()
+        if not _taken(folder := ROOT / (default if number == 1 else f"{default}-{number}"))
     )
+
+
+def _taken(folder: Path) -> bool:
+    """Return whether a folder belongs to a run; one that holds a range test alone waits for its own."""
+    if not folder.is_dir():
+        return folder.exists()
+    names = {path.name for path in folder.iterdir()}
+    return not names or not names <= set(RANGE_TEST)
 
 
 def find_resume(resume: str, run_name: str | None) -> Path | None:

@@ -8,6 +8,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from utils.training.recipe import Settings
 
+# The one-cycle curve: where it is highest, as a share of the run; the highest rate over the first one; the
+# first over the last one.
+ONE_CYCLE_PEAK, ONE_CYCLE_RISE, ONE_CYCLE_FALL = 0.3, 25.0, 1e4
+
 
 def lr_factor(iteration: int, settings: Settings, total: int, step: int, lr: float | None = None) -> float:
     """Return the factor on an initial learning rate.
@@ -29,8 +33,23 @@ def lr_factor(iteration: int, settings: Settings, total: int, step: int, lr: flo
         "cos": lambda: floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2,
         "step": lambda: max(settings.step_ratio ** (iteration // step), floor),
         "exp": lambda: max(settings.step_ratio ** (iteration / step), floor),
+        "onecycle": lambda: _one_cycle(progress, floor),
+        "constant": lambda: 1.0,
     }
     return curves[settings.scheduler]()
+
+
+def _one_cycle(progress: float, floor: float) -> float:
+    """Return the factor on the highest rate: up along half a cosine, then down along another to the end.
+
+    Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates",
+    2017, https://arxiv.org/abs/1708.07120, with the shape and the numbers of PyTorch's OneCycleLR; the
+    momentum stays as it is.
+    """
+    start, end = 1 / ONE_CYCLE_RISE, max(floor, 1 / ONE_CYCLE_RISE / ONE_CYCLE_FALL)
+    if progress < ONE_CYCLE_PEAK:
+        return start + (1 - start) * (1 - math.cos(math.pi * progress / ONE_CYCLE_PEAK)) / 2
+    return end + (1 - end) * (1 + math.cos(math.pi * (progress - ONE_CYCLE_PEAK) / (1 - ONE_CYCLE_PEAK))) / 2
 
 
 def build_scheduler(optimizer: Optimizer, settings: Settings, total: int, step: int) -> LambdaLR:

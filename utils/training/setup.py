@@ -25,6 +25,7 @@ from utils.data.labels import Classes
 from utils.data.layout import DatasetInfo, reading_of, scan_dataset
 from utils.data.statistics import BandStatistics
 from utils.training.criterion import check_loss
+from utils.training.optimizer_names import check_optimizer
 from utils.training.recipe import DEFAULTS, choose_recipe
 
 DEFAULT_CROP = 512
@@ -67,11 +68,13 @@ def crop_size(options: argparse.Namespace, data: DatasetInfo) -> tuple[int, int]
 
 
 def check_names(options: argparse.Namespace) -> str:
-    """Refuse a mistyped network or a loss that it cannot have before the data are read; return the family."""
+    """Return the family; refuse mistyped names and a loss that it cannot have before the data are read."""
     parse_model_options(options.MODEL_OPTIONS)
     family = find_model(options.MODEL_TYPE)[0]
     own = choose_recipe(options).entries.get("loss", DEFAULTS["loss"])
-    check_loss(options.LOSS_TYPE or own, family, own)
+    check_loss(options.LOSS_TYPE or own, family, own, options.LABEL_SMOOTHING)
+    settings = {"momentum": options.MOMENTUM, "weight_decay": options.WEIGHT_DECAY}
+    check_optimizer(options.OPTIMIZER_TYPE, settings)
     return family
 
 

@@ -17,8 +17,10 @@ from utils.training.setup import choose_normalization, load_start
 def start_weights(options: argparse.Namespace, network: nn.Module, data: DatasetInfo, folder: Path) -> dict:
     """Load the start of a new run, set its normalisation and return what checkpoints say of the bands."""
     start = load_start(options, network, data.band_names)
+    # A range test leaves nothing but its table and picture.
+    cache = None if options.LR_FIND else folder / "statistics.json"
     with first_before_the_others():
-        statistics = band_statistics(options, data, folder / "statistics.json")
+        statistics = band_statistics(options, data, cache)
     source = choose_normalization(options, network, statistics, start)
     say(*announce.bands_table(data, statistics), "", f"start: {start.text}", *_listed(start.left_out))
     return describe_bands(data, statistics, source)
