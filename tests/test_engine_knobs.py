@@ -18,6 +18,7 @@ from utils.training.engine import Trainer, train_one_epoch
 from utils.training.freeze import freeze
 from utils.training.mask_loss import MaskCriterion
 from utils.training.memory import advice_on_memory
+from utils.training.optimizer_names import find_optimizer
 from utils.training.optimizers import build_optimizer, fused
 from utils.training.precision import Precision, allow_tf32
 from utils.training.recipe import choose_accumulation, choose_recipe, resolve
@@ -223,7 +224,8 @@ def test_tf32(monkeypatch):
         assert allow_tf32(train_options(words)) == expected
         assert torch.backends.cudnn.allow_tf32 == (expected[0] == "on")
     torch.set_float32_matmul_precision("highest")
-    assert fused(torch.optim.AdamW, "cuda:0") == {"fused": True} and fused(torch.optim.SGD, "cpu") == {}
+    assert fused(find_optimizer("adamw"), "cuda:0") == {"fused": True}
+    assert fused(find_optimizer("sgd"), "cpu") == fused(find_optimizer("rprop"), "cuda:0") == {}
 
 
 def test_too_little_memory_is_one_line(monkeypatch):
