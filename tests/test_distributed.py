@@ -12,6 +12,8 @@ from nets.errors import UserError
 from tests import two_processes
 from tests.helpers import ROOT
 from tests.test_train import COMMON
+from tests.tiny_dataset import write_dataset
+from utils.checkpoint import read_checkpoint
 from utils.data.dataset import SegmentationDataset, TrainingSampler, evaluation_loader
 from utils.data.labels import Classes
 from utils.data.samples import Sample
@@ -100,9 +102,76 @@ def test_how_many_processes(monkeypatch):
 
 
 def train(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    """Run train.py as a user does, on a network without batch norm."""
-    network = ["--MODEL_TYPE", "segformer", "--BACKBONE_TYPE", "b0", "--MODEL_OPTIONS", "channels=16"]
-    command = [sys.executable, str(ROOT / "train.py"), "--DATASET_PATH", "data", *COMMON, *network, *words]
+    """Run train.py as a user does."""
+    command = [sys.executable, str(ROOT / "train.py"), "--DATASET_PATH", "data", *COMMON, *words]
     return subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=400, check=False
     )
+
+
+# Frozen batch norms: their statistics would be those of each process's share.
+FROZEN = ["--FREEZE", "batch_norm", "--OPTIMIZER_TYPE", "sgd", "--BATCH_SIZE", "4", "--EPOCHS", "2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with a data set of eight tiles, and the run of one process."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_dataset(folder / "data", bands=3, size=48, tiles=8)
+    done = train(folder, *FROZEN, "--RUN_NAME", "one")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def same_run(folder: Path, name: str) -> None:
+    """Assert that a run has the weights, losses and scores of the one-process run."""
+    one, other = (read_checkpoint(folder / "pth_files" / run / "last.pth") for run in ("one", name))
+    assert one["state_dict"].keys() == other["state_dict"].keys()
+    for key, tensor in one["state_dict"].items():
+        torch.testing.assert_close(other["state_dict"][key], tensor, rtol=1e-3, atol=1e-5)
+    for row, expected in zip(other["training"]["rows"], one["training"]["rows"], strict=True):
+        for column in ("train_loss", "val_loss", "mIoU", "Acc"):
+            assert row[column] == pytest.approx(expected[column], rel=2e-3), column
+
+
+def test_a_run_of_two_processes_is_that_of_one(folder):
+    done = train(folder, *FROZEN, "--PROCESSES", "2", "--RUN_NAME", "ddp")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best mIoU") == 1 and "2 processes" in done.stdout
+    assert {path.name for path in (folder / "pth_files").iterdir()} >= {"one", "ddp"}
+    same_run(folder, "ddp")
+
+
+def test_torchrun_starts_shards_in_parts(folder):
+    """FSDP, accumulation and recomputation together still are the one-process run."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["--BATCH_SIZE", "2", "--ACCUMULATE", "2", "--GRAD_CHECKPOINT", "--PARALLEL", "fsdp"]
+    command = [*launcher, str(ROOT / "train.py"), "--DATASET_PATH", "data", *COMMON, *FROZEN, *words]
+    done = subprocess.run(
+        [*command, "--RUN_NAME", "fsdp"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    same_run(folder, "fsdp")
+
+
+def test_a_process_that_fails_ends_all_with_one_line(folder):
+    """The image of one process's share is damaged after the data were checked: its size is still right."""
+    label = folder / "data" / "images" / "v1.tif"
+    content = label.read_bytes()
+    statistics = folder / "pth_files" / "one" / "statistics.json"
+    assert statistics.is_file()
+    label.write_bytes(content[: len(content) // 2])
+    try:
+        done = train(folder, *FROZEN, "--PROCESSES", "2", "--RUN_NAME", "broken")
+    finally:
+        label.write_bytes(content)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if "train.py: " in line]
+    assert len(lines) == 1 and "v1.tif" in lines[0]

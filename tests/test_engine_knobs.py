@@ -183,6 +183,9 @@ def test_frozen_parts_stay_and_their_batch_norms_keep_their_statistics():
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and not any(name.startswith("backbone") for name in changed)
     assert any(name.startswith("classifier") for name in changed)
+    model = network()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert set(freeze(model, "batch_norm")) == set(norms) and model.classifier.weight.requires_grad
     for names, message in (
         ("backbon", "no part of this network has that name; nearest: backbone"),
         ("*", "nothing is left to be trained"),

@@ -206,8 +206,8 @@ TRAINING = (
         Flag(
             "FREEZE",
             None,
-            'parts that are not trained, as in "backbone" or "backbone.body.*,*.norm1"; frozen batch norms '
-            "keep their statistics",
+            'parts that are not trained, as in "backbone", "backbone.body.*,*.norm1" or "batch_norm" (all of '
+            "them); frozen batch norms keep their statistics",
             metavar="NAMES",
         ),
         Flag("GRAD_CHECKPOINT", False, "compute the backbone's blocks twice instead of keeping them", None),

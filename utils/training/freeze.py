@@ -9,13 +9,16 @@ from nets.errors import UserError
 from nets.registry import nearest
 from utils.training.optimizers import BATCH_NORM
 
+ALL_NORMS = "batch_norm"
+
 
 def freeze(network: nn.Module, names: str) -> tuple[nn.Module, ...]:
     """Keep named parts as they are and return the batch norms among them, which have to stay in eval mode.
 
     Args:
         network: the network.
-        names: of modules or parameters, separated by commas, also with "*", as in "backbone.stem,*.norm1".
+        names: of modules or parameters, separated by commas, also with "*", as in "backbone.stem,*.norm1";
+            "batch_norm" means all of them.
 
     Raises:
         UserError: a name that nothing has, or nothing would be left to train.
@@ -24,8 +27,10 @@ def freeze(network: nn.Module, names: str) -> tuple[nn.Module, ...]:
     norms: dict[int, nn.Module] = {}
     for pattern in filter(None, re.split(r"[,\s]+", names)):
         found = [name for name in [*modules, *parameters] if name and fnmatchcase(name, pattern)]
+        if pattern == ALL_NORMS:
+            found = [name for name, module in modules.items() if isinstance(module, BATCH_NORM)]
         if not found:
-            near = nearest(pattern, [name for name in modules if name])
+            near = nearest(pattern, [ALL_NORMS, *filter(None, modules)])
             raise UserError(f"--FREEZE {pattern}: no part of this network has that name{near}")
         for name in found:
             if name in parameters:

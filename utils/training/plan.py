@@ -90,6 +90,7 @@ def make_plan(
     crop = crop_size(options, data)
     tiles = len(training_samples(data.splits["train"], crop))
     seed_everything(options.SEED, options.DETERMINISTIC)
+    tf32 = allow_tf32(options)
     network = build(options, data.bands, data.classes.num_classes)
     together = synchronizes(devices[0], options.SYNC_BN)
     check_training_step(network, options.BATCH_SIZE // (1 if together else sharing), crop)
@@ -133,7 +134,7 @@ def make_plan(
         settings,
         [
             ("precision", precision.name, why_precision),
-            ("tf32", *allow_tf32(options)),
+            *([("tf32", *tf32)] if devices[0].type == "cuda" else []),
             ("accumulate", f"{accumulate} x {options.BATCH_SIZE} images per step", why_accumulate),
             *decisions,
         ],
