@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nets.decoders.fcn import FCNHead
 from nets.layers.init import init_classifier, init_weights
+from nets.layers.margins import crop
 from nets.layers.precision import without_autocast
 from nets.layers.resize import resize
 
@@ -151,9 +152,8 @@ class ScoringModel(SegmentationNetwork):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Map (B, C, H, W) in data units to {"logits": (B, K, H, W)}."""
-        height, width = images.shape[-2:]
         logits = self.decoder(self.backbone(self.normalize(images)))
-        return {"logits": logits[..., :height, :width]}
+        return {"logits": crop(logits, images.shape[-2:])}
 
 
 def sum_of_masks(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -10,10 +10,10 @@ of each map is cut off again. Map i then has its stride's share of the image and
 weights stay as they are.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.backbones.timm_backbone import TimmBackbone
+from nets.layers.margins import crop, pad, share
 
 # A chain of unpadded 3x3 steps of stride 2 puts pixel 0 of the map of stride s on pixel s - 1 of the image,
 # and the map of stride 32 needs 31 pixels more than a multiple of 32.
@@ -32,8 +32,8 @@ class UnpaddedInception(TimmBackbone):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (B, C, H, W) to feature maps (B, C_i, H / stride, W / stride), rounded up, finest first."""
         height, width = x.shape[-2:]
-        padding = (BEFORE, AFTER - width % -32, BEFORE, AFTER - height % -32)
-        features = super().forward(F.pad(x, padding))
+        size = tuple(BEFORE + AFTER + 32 * share(side, 32) for side in (height, width))
+        features = super().forward(pad(x, size, (BEFORE, BEFORE)))
         return [
             self._crop(feature, stride, height, width)
             for feature, stride in zip(features, self.strides, strict=True)
@@ -43,5 +43,4 @@ class UnpaddedInception(TimmBackbone):
     def _crop(feature: Tensor, stride: int, height: int, width: int) -> Tensor:
         """Return the rows and columns whose centres, stride - 1 - BEFORE + stride * i, lie in the image."""
         first = max(round((BEFORE - (stride - 1) / 2) / stride), 0)
-        rows, columns = -(height // -stride), -(width // -stride)
-        return feature[..., first : first + rows, first : first + columns]
+        return crop(feature, (share(height, stride), share(width, stride)), (first, first))

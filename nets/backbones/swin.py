@@ -5,9 +5,10 @@ https://arxiv.org/abs/2103.14030
 """
 
 import torch
-import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
 from torch import Tensor, nn
+
+from nets.layers.margins import crop, pad, share
 
 
 class PadThenShiftBlock(SwinTransformerBlock):
@@ -20,7 +21,8 @@ class PadThenShiftBlock(SwinTransformerBlock):
         """Map (B, h, w, D) to (B, h, w, D)."""
         height, width, channels = x.shape[1:]
         window, shift = self.window_size, self.shift_size
-        x = F.pad(x, (0, 0, 0, -width % window[1], 0, -height % window[0]))
+        sides = tuple(own * share(side, own) for side, own in zip((height, width), window, strict=True))
+        x = pad(x.permute(0, 3, 1, 2), sides).permute(0, 2, 3, 1)
         if any(shift):
             x = torch.roll(x, (-shift[0], -shift[1]), dims=(1, 2))
         mask = self.get_attn_mask(x) if self.dynamic_mask else self.attn_mask
@@ -29,7 +31,8 @@ class PadThenShiftBlock(SwinTransformerBlock):
         x = window_reverse(attended, window, x.shape[1], x.shape[2])
         if any(shift):
             x = torch.roll(x, shift, dims=(1, 2))
-        return x[:, :height, :width].reshape(-1, height, width, channels)
+        x = crop(x.permute(0, 3, 1, 2), (height, width)).permute(0, 2, 3, 1)
+        return x.reshape(-1, height, width, channels)
 
 
 def pad_before_shift(network: nn.Module) -> None:

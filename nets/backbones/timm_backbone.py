@@ -4,12 +4,12 @@ import functools
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from nets.backbones.swin import pad_before_shift
 from nets.errors import UserError
+from nets.layers.margins import crop, pad, share
 
 # Sizes at which `study` tries a network: square, wide, odd.
 TRIAL_SIZES = ((64, 64), (96, 160), (65, 97))
@@ -74,14 +74,14 @@ class TimmBackbone(nn.Module):
 
 def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
     """Map (B, C, H, W) to the next multiple of `divisor`; the added rows and columns are the band means."""
-    return F.pad(x, (0, -x.shape[-1] % divisor, 0, -x.shape[-2] % divisor))
+    return pad(x, tuple(divisor * share(side, divisor) for side in x.shape[-2:]))
 
 
 def crop_maps(features: list[Tensor], strides: list[int], size: tuple[int, int]) -> list[Tensor]:
     """Return the maps of a padded image without what lies beyond its own size, in pixels."""
     # Resized to the image, a map that covers more than it would squeeze it.
     return [
-        feature[..., : -(size[0] // -stride), : -(size[1] // -stride)]
+        crop(feature, tuple(share(side, stride) for side in size))
         for feature, stride in zip(features, strides, strict=True)
     ]
 

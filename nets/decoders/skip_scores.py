@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nets.layers.margins import crop
+
 
 class BilinearUp(nn.ConvTranspose2d):
     """Transposed convolution that doubles the resolution and starts as bilinear interpolation.
@@ -66,6 +68,6 @@ class SkipScores(nn.Module):
         for up in self.ups:
             finer = scored.pop()
             # Twice a size that was rounded up may be one pixel more.
-            x = up(x)[..., : finer.shape[-2], : finer.shape[-1]] + finer
+            x = crop(up(x), finer.shape[-2:]) + finer
         # The last enlargement is fixed.
         return F.interpolate(x, scale_factor=self.stride, mode="bilinear", align_corners=False)

@@ -7,8 +7,11 @@ Deviations: the 1x1 convolution behind the filters is optional (`fusion`) and le
 MMSegmentation.
 """
 
+import functools
+import itertools
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,6 +19,7 @@ from nets.backbones.configured import create_dilated_backbone
 from nets.decoders.context import BranchDecoder
 from nets.decoders.fcn import count_stages, create_aux_heads, joined_channels
 from nets.layers.conv import ConvNormAct
+from nets.layers.margins import is_tracing
 from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
@@ -41,16 +45,28 @@ class DynamicFilter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, D, h, w)."""
-        kernels = (
-            self.kernel(F.adaptive_avg_pool2d(x, self.size)).flatten(0, 1).unsqueeze(1)
-        )  # (B D, 1, s, s)
+        kernels = self.kernel(F.adaptive_avg_pool2d(x, self.size))  # (B, D, s, s)
         reduced = self.reduce(x)
-        # A kernel of even size has its centre right of and below its middle.
-        after, before = (self.size - 1) // 2, self.size // 2
-        padded = F.pad(reduced.flatten(0, 1), (before, after, before, after))  # (B D, h + s - 1, w + s - 1)
-        filtered = F.conv2d(padded.unsqueeze(0), kernels, groups=len(kernels))  # (1, B D, h, w)
-        x = F.relu(self.norm(filtered.reshape(reduced.shape)))
+        x = F.relu(self.norm(filter_each(reduced, kernels)))
         return x if self.fuse is None else self.fuse(x)
+
+
+def filter_each(x: Tensor, kernels: Tensor) -> Tensor:
+    """Map (B, D, h, w) and a kernel for each of its planes (B, D, s, s) to the filtered (B, D, h, w)."""
+    (batch, width, height, columns), side = x.shape, kernels.shape[-1]
+    # A kernel of even size has its centre right of and below its middle.
+    after, before = (side - 1) // 2, side // 2
+    padded = F.pad(x, (before, after, before, after))  # (B, D, h + s - 1, w + s - 1)
+    if is_tracing():  # a convolution's number of groups is fixed in a trace, and here it has the batch in it
+        places = itertools.product(range(side), repeat=2)
+        parts = (
+            padded[..., i : i + height, j : j + columns] * kernels[..., i : i + 1, j : j + 1]
+            for i, j in places
+        )
+        return functools.reduce(torch.add, parts)
+    kernels = kernels.flatten(0, 1).unsqueeze(1)  # (B D, 1, s, s)
+    filtered = F.conv2d(padded.flatten(0, 1).unsqueeze(0), kernels, groups=batch * width)  # (1, B D, h, w)
+    return filtered.reshape(x.shape)
 
 
 @register_model

@@ -47,7 +47,7 @@ class EMAttention(nn.Module):
         # The iterations have no gradient in the paper, and nothing else here depends on a parameter.
         with torch.no_grad(), full_precision(x) as wide:
             pixels = wide.flatten(2)  # (B, C, N)
-            bases = self.bases.to(wide.dtype).expand(len(x), -1, -1)
+            bases = self.bases.to(wide.dtype).expand(x.shape[0], -1, -1)
             for _ in range(self.steps):
                 shares = (pixels.transpose(1, 2) @ bases).softmax(dim=2)  # (B, N, K)
                 bases = F.normalize(pixels @ F.normalize(shares, p=1, dim=1), dim=1)

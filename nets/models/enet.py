@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.layers.init import init_classifier, init_weights
+from nets.layers.margins import pad
 from nets.layers.unpool import max_unpool
 from nets.registry import register_model
 from nets.segmentation_model import ScoringModel
@@ -139,8 +140,8 @@ class Upsampling(nn.Module):
         """Map (B, C, h, w) to the size (B, D, 2h, 2w) of the map that was pooled."""
         branch = self.branch(x)
         # An odd size was rounded down on the way down: the last row or column is repeated.
-        missing = (0, pooled.shape[-1] - branch.shape[-1], 0, pooled.shape[-2] - branch.shape[-2])
-        return self.act(max_unpool(self.project(x), pooled) + F.pad(branch, missing, mode="replicate"))
+        branch = pad(branch, pooled.shape[-2:], replicate=True)
+        return self.act(max_unpool(self.project(x), pooled) + branch)
 
 
 class ENetEncoder(nn.Module):

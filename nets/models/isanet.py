@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.backbones.configured import create_dilated_backbone
 from nets.decoders.fcn import count_stages, create_aux_heads, joined_channels, select_features
 from nets.layers.conv import ConvNormAct, set_norm_eps
+from nets.layers.margins import crop, pad, share
 from nets.layers.pixel_attention import PixelAttention
 from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import register_model
@@ -54,16 +54,16 @@ class InterlacedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, C, h, w)."""
         (batch, width, *size), (rows, columns) = x.shape, self.group_size
-        down, across = -(size[0] // -rows), -(size[1] // -columns)  # groups
-        below, right = down * rows - size[0], across * columns - size[1]
-        x = F.pad(x, (right // 2, right - right // 2, below // 2, below - below // 2))
+        down, across = share(size[0], rows), share(size[1], columns)  # groups
+        start = ((down * rows - size[0]) // 2, (across * columns - size[1]) // 2)
+        x = pad(x, (down * rows, across * columns), start)
         x = x.reshape(batch, width, down, rows, across, columns).permute(0, 3, 5, 1, 2, 4)
         x = self.far(x.reshape(-1, width, down, across))  # (B rows columns, C, down, across)
         x = x.reshape(batch, rows, columns, width, down, across).permute(0, 4, 5, 3, 1, 2)
         x = self.near(x.reshape(-1, width, rows, columns))  # (B down across, C, rows, columns)
         x = x.reshape(batch, down, across, width, rows, columns).permute(0, 3, 1, 4, 2, 5)
         x = x.reshape(batch, width, down * rows, across * columns)
-        return x[..., below // 2 :, right // 2 :][..., : size[0], : size[1]]
+        return crop(x, size, start)
 
 
 class ISADecoder(nn.Module):

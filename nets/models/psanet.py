@@ -8,6 +8,7 @@ odd, as the authors' crops have them, else without. MMSegmentation pads the last
 (`project_padding`). The attention is gathered from what each pixel predicts without a compiled operator.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from nets.backbones.configured import create_dilated_backbone
 from nets.decoders.fcn import count_stages, create_aux_heads, joined_channels, select_features
 from nets.layers.conv import ConvNormAct, set_norm_eps
+from nets.layers.margins import is_tracing, share
 from nets.layers.resize import resize
 from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import register_model
@@ -38,7 +40,7 @@ def unfold_attention(relative: Tensor, mask_size: tuple[int, int]) -> Tensor:
     channel = rows.clamp(0, height - 1)[:, None, :, None] * width + columns.clamp(0, width - 1)[:, None]
     # (h, w, h, w) -> (1, h w, h, w)
     channel, inside = channel.flatten(0, 1).unsqueeze(0), inside.flatten(0, 1)
-    weights = relative.gather(1, channel.expand(len(relative), -1, -1, -1))
+    weights = relative.gather(1, channel.expand(relative.shape[0], -1, -1, -1))
     return torch.where(inside, weights, torch.zeros((), dtype=weights.dtype, device=weights.device))
 
 
@@ -80,7 +82,7 @@ class PointwiseAttention(nn.Module):
         x = self.reduce(x)
         if self.shrink > 1:
             size, aligned = shrunk_size(x.shape[-2:], self.shrink)
-            x = resize(x, size, align_corners=aligned)
+            x = resize_aligned(x, size, aligned)
         weights = unfold_attention(self.predict(x), self.mask_size).flatten(2)  # (B, N, N), of p by pixel
         if self.distribute:
             weights = weights.transpose(1, 2)
@@ -89,11 +91,30 @@ class PointwiseAttention(nn.Module):
         return (x.flatten(2) @ weights).reshape(x.shape) / self.normalization
 
 
-def shrunk_size(size: tuple[int, int], shrink: int) -> tuple[tuple[int, int], bool]:
-    """Return the smaller height and width, and whether corners are aligned: where both leave a remainder."""
-    if all(side % shrink for side in size):
-        return tuple((side - 1) // shrink + 1 for side in size), True
-    return tuple(max(side // shrink, 1) for side in size), False
+def shrunk_size(size: tuple[int, int], shrink: int) -> tuple[tuple[int, int], int]:
+    """Return the smaller height and width, and 1 where corners are aligned: where both leave a remainder."""
+    aligned = math.prod(share(side, shrink) - side // shrink for side in size)
+    return tuple(torch.sym_max(side // shrink + aligned, 1) for side in size), aligned
+
+
+def resize_aligned(x: Tensor, size: tuple[int, int], aligned: int) -> Tensor:
+    """Map (B, C, h, w) to (B, C, *size), bilinear; `aligned` is 1 where corners are aligned, else 0."""
+    if not is_tracing():
+        return resize(x, size, align_corners=bool(aligned))
+    # Which of both it is depends on the image's size: a trace needs one formula for both.
+    rows, columns = (
+        _bilinear_weights(x, old, new, aligned) for old, new in zip(x.shape[-2:], size, strict=True)
+    )
+    return rows @ x @ columns.transpose(0, 1)
+
+
+def _bilinear_weights(x: Tensor, old: int, new: int, aligned: int) -> Tensor:
+    """Return the weights (new, old) of a line's pixels in each pixel of the resized line."""
+    number = torch.arange(new, dtype=x.dtype, device=x.device)
+    by_corners = number * (old - 1) / torch.sym_max(new - 1, 1)
+    by_centres = ((number + 0.5) * old / new - 0.5).clamp(min=0)
+    places = (aligned * by_corners + (1 - aligned) * by_centres).clamp(max=old - 1)
+    return (1 - (places[:, None] - torch.arange(old, dtype=x.dtype, device=x.device)).abs()).clamp(min=0)
 
 
 class PSADecoder(nn.Module):
@@ -142,8 +163,8 @@ class PSADecoder(nn.Module):
         x = select_features(features, self.index, align_corners=self.align_corners)
         size = x.shape[-2:]
         context = self.project(torch.cat([branch(x) for branch in self.branches], dim=1))
-        aligned = shrunk_size(size, self.shrink)[1] if self.shrink > 1 else self.align_corners
-        return self.join(torch.cat([x, resize(context, size, align_corners=aligned)], dim=1))
+        aligned = shrunk_size(size, self.shrink)[1] if self.shrink > 1 else int(self.align_corners)
+        return self.join(torch.cat([x, resize_aligned(context, size, aligned)], dim=1))
 
 
 @register_model

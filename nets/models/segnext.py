@@ -69,10 +69,11 @@ class NMF(nn.Module):
     def _start(self, data: Tensor) -> Tensor:
         """Return bases (B * S, D, R), random in training."""
         if self.training:
-            drawn = torch.rand((len(data), *self.shape[1:]), dtype=data.dtype, device=data.device)
+            drawn = torch.rand((data.shape[0], *self.shape[1:]), dtype=data.dtype, device=data.device)
             return F.normalize(drawn, dim=1)
         bases = self.fixed_bases.to(data)
-        return bases if len(bases) == len(data) else bases.repeat(len(data) // self.shape[0], 1, 1)
+        own = bases.shape[0] != self.shape[0]  # bases of each image
+        return bases if own else bases.repeat(data.shape[0] // self.shape[0], 1, 1)
 
 
 def _update(factor: Tensor, data: Tensor, other: Tensor) -> Tensor:
