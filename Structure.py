@@ -7,6 +7,7 @@ python Structure.py --LIST
 import sys
 from pathlib import Path
 
+from nets.errors import UserError
 from utils.options import structure_options
 from utils.program import run_program
 
@@ -19,8 +20,8 @@ def load_network(path: str | Path):
     of their tensors.
 
     Args:
-        path: a file that train.py wrote, one of these projects' files (.pth, .safetensors), or a folder of
-            Hugging Face.
+        path: a file that train.py wrote, one of these projects' files (.pth, .safetensors), a folder of
+            Hugging Face, or an ONNX file that export.py wrote, which can predict and has no layers.
 
     Returns:
         The network; `network.about` has everything the file knows but tensors: blueprint, classes, bands,
@@ -33,7 +34,10 @@ def load_network(path: str | Path):
     from nets.importers.foreign import load_foreign
     from nets.importers.weight_files import read_weight_file
     from utils.checkpoint import is_ours, upgrade
+    from utils.deployment.onnx_network import load_onnx
 
+    if Path(path).suffix.lower() == ".onnx":
+        return load_onnx(path)
     content = read_weight_file(path)
     if not is_ours(content):
         return load_foreign(content, path)
@@ -52,6 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     if options.LIST:
         print("\n".join(describe_registry()))
         return
+    if Path(options.WEIGHTS).suffix.lower() == ".onnx":
+        raise UserError(f"{options.WEIGHTS} has no layers to show; give the checkpoint it was made from")
     network = load_network(options.WEIGHTS)
     print("\n".join(describe_checkpoint(network, options.DEPTH)))
 

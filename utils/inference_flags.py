@@ -77,6 +77,26 @@ PREDICTION = (
     ),
 )
 
+EXPORT = (
+    "export",
+    (
+        WEIGHTS,
+        Flag(
+            "FORMAT",
+            "onnx",
+            "onnx (ONNX Runtime and most other programs), torch_export (.pt2: PyTorch without this project) "
+            "or torchscript (libtorch; PyTorch no longer develops it)",
+            choices=("onnx", "torch_export", "torchscript"),
+        ),
+        Flag("OUTPUT", None, "file to write; default: beside the weights, with the format's ending"),
+        Flag(
+            "IMAGE",
+            None,
+            "image on which the file must agree with the network; default: one made from the band statistics",
+        ),
+    ),
+)
+
 WINDOWS = (
     "windows",
     (

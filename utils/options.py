@@ -6,7 +6,7 @@ import sys
 
 from nets.errors import UserError
 from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, RUN, STRUCTURE, TRAINING
-from utils.inference_flags import EVALUATION, PREDICTION, SCENES, WINDOWS
+from utils.inference_flags import EVALUATION, EXPORT, PREDICTION, SCENES, WINDOWS
 
 
 class Parser(argparse.ArgumentParser):
@@ -88,6 +88,11 @@ def predict_large_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the flags of predict_large.py."""
     groups = (PREDICTION, WINDOWS, SCENES, HARDWARE)
     return need_weights(parse("Predict scenes of any size.", groups, argv))
+
+
+def export_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the flags of export.py."""
+    return need_weights(parse("Write a trained network for other programs.", (EXPORT,), argv))
 
 
 def structure_options(argv: list[str] | None = None) -> argparse.Namespace:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.layers.conv import ConvNormAct, set_norm_eps
+from nets.layers.grid import GridMean
 from nets.layers.resize import resize
 
 
@@ -34,7 +35,7 @@ class PyramidPooling(nn.Module):
         self.align_corners = align_corners
         self.branches = nn.ModuleList(
             nn.Sequential(
-                nn.AdaptiveAvgPool2d(scale),
+                GridMean(scale),
                 ConvNormAct(in_channels, channels, 1, norm=norm_single or scale > 1),
             )
             for scale in scales

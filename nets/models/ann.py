@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.backbones.configured import create_dilated_backbone
 from nets.decoders.fcn import count_stages, create_aux_heads
 from nets.layers.conv import ConvNormAct, set_norm_eps
+from nets.layers.grid import grid_mean
 from nets.layers.init import start_at_zero
 from nets.layers.pixel_attention import PixelAttention
 from nets.layers.resize import resize
@@ -34,7 +34,7 @@ class PooledPixels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, C, N), N cells of all grids."""
-        return torch.cat([F.adaptive_avg_pool2d(x, scale).flatten(2) for scale in self.scales], dim=2)
+        return torch.cat([grid_mean(x, scale).flatten(2) for scale in self.scales], dim=2)
 
 
 class AsymmetricAttention(nn.Module):

@@ -16,6 +16,7 @@ from nets.backbones.configured import create_dilated_backbone
 from nets.decoders.context import BranchDecoder
 from nets.decoders.fcn import count_stages, create_aux_heads, joined_channels
 from nets.layers.conv import ConvNormAct
+from nets.layers.grid import grid_mean
 from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
@@ -43,9 +44,9 @@ class AdaptiveContext(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, D, h, w)."""
-        cells = self.cells(F.adaptive_avg_pool2d(x, self.scale)).flatten(2)  # (B, D, S)
+        cells = self.cells(grid_mean(x, self.scale)).flatten(2)  # (B, D, S)
         pixels = self.pixels(x)
-        scene = self.scene(F.adaptive_avg_pool2d(pixels, 1))  # (B, D, 1, 1)
+        scene = self.scene(grid_mean(pixels, 1))  # (B, D, 1, 1)
         affinity = self.affinity(pixels + scene).sigmoid().flatten(2)  # (B, S, h w)
         context = (cells @ affinity).unflatten(2, x.shape[-2:])
         context = F.relu(self.residual(context) + pixels)

@@ -19,6 +19,7 @@ from nets.backbones.configured import create_dilated_backbone
 from nets.decoders.context import BranchDecoder
 from nets.decoders.fcn import count_stages, create_aux_heads, joined_channels
 from nets.layers.conv import ConvNormAct
+from nets.layers.grid import grid_mean
 from nets.layers.margins import is_tracing
 from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import register_model
@@ -45,7 +46,7 @@ class DynamicFilter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, D, h, w)."""
-        kernels = self.kernel(F.adaptive_avg_pool2d(x, self.size))  # (B, D, s, s)
+        kernels = self.kernel(grid_mean(x, self.size))  # (B, D, s, s)
         reduced = self.reduce(x)
         x = F.relu(self.norm(filter_each(reduced, kernels)))
         return x if self.fuse is None else self.fuse(x)

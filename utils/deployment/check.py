@@ -1,0 +1,150 @@
+"""Whether an exported file gives what its network gives."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nets.errors import UserError
+from utils.data.raster import Window, raster_info, read_image
+from utils.inference.padding import pad_to_rules
+from utils.inference.windows import to_images
+
+# The largest difference of a logit, as a share of the largest logit, and of pixels with another class.
+MOST = 1e-3
+_LEAST = 1e-6  # logarithms of smaller probabilities are rounding
+_LARGEST = 512  # side in pixels of what is compared
+
+
+class ExportError(Exception):
+    """The file does not give what the network gives."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a file differs from its network on some images.
+
+    Attributes:
+        shape: (B, H, W) of the images.
+        probability: largest difference of a probability.
+        logit: largest difference of a log-probability, as a share of the largest logit. Log-probabilities
+            are the logits but for a constant per pixel.
+        pixels: share of pixels with another best class.
+    """
+
+    shape: tuple[int, int, int]
+    probability: float
+    logit: float
+    pixels: float
+
+    @property
+    def small(self) -> bool:
+        """Whether both are the same for every purpose; NaN is not."""
+        return self.logit <= MOST and self.pixels <= MOST
+
+    def __str__(self) -> str:
+        batch, height, width = self.shape
+        return (
+            f"{batch} x {height} x {width} pixels: largest difference {self.probability:.1e} of a "
+            f"probability, {self.logit:.1e} of the largest logit; {100 * self.pixels:.3g} % of the pixels "
+            "in another class"
+        )
+
+
+def compare(network: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor) -> Difference:
+    """Return how `run` differs from the network.
+
+    Raises:
+        ExportError: its result has another size.
+    """
+    with torch.inference_mode():
+        outputs = network(images)
+        expected = network.probabilities(outputs)
+        largest = outputs["logits"].abs().max().item()
+        found = run(images)
+    if found.shape != expected.shape:
+        raise ExportError(f"{tuple(found.shape)} comes out where {tuple(expected.shape)} is right")
+    logs = [each.clamp(min=_LEAST).log() for each in (found, expected)]
+    return Difference(
+        shape=(len(images), *images.shape[-2:]),
+        probability=(found - expected).abs().max().item(),
+        logit=(logs[0] - logs[1]).abs().max().item() / max(largest, torch.finfo(torch.float32).tiny),
+        pixels=(found.argmax(1) != expected.argmax(1)).float().mean().item(),
+    )
+
+
+def check(
+    network: nn.Module, run: Callable[[Tensor], Tensor], image: str | Path | None = None
+) -> Iterator[Difference]:
+    """Yield the differences on one image, and on a batch of two of another size.
+
+    Args:
+        network: in eval mode, on the CPU, with `about`.
+        run: images -> probabilities.
+        image: file to take them from; None makes them from the band statistics.
+
+    Raises:
+        ExportError: a difference is too large, or the file cannot take the size.
+    """
+    for batch, size in ((1, first_size(network)), (2, second_size(network))):
+        images = example(network, batch, size) if image is None else cut_out(network, image, batch, size)
+        try:
+            difference = compare(network, run, images)
+        except ExportError as error:
+            raise ExportError(f"{_said(images)}: {error}") from error
+        except Exception as error:  # each of the three runtimes has its own kinds
+            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+            raise ExportError(f"{_said(images)}: the file does not run: {reason}") from error
+        yield difference
+        if not difference.small:
+            raise ExportError(f"the file differs from the network: {difference}; at most {MOST:g} is allowed")
+
+
+def _said(images: Tensor) -> str:
+    return f"{images.shape[0]} x {images.shape[2]} x {images.shape[3]} pixels"
+
+
+def first_size(network: nn.Module) -> tuple[int, int]:
+    """Return the size of a training crop, or less where that is large."""
+    crop = network.about.get("crop_size") or (_LARGEST, _LARGEST)
+    return tuple(max(min(side, _LARGEST), network.min_size) for side in crop)
+
+
+def second_size(network: nn.Module) -> tuple[int, int]:
+    """Return another size with odd sides, smaller where `min_size` lets it."""
+    height, width = first_size(network)
+    return max(height * 5 // 8 | 1, network.min_size + 1), max(width * 3 // 4 | 1, network.min_size + 3)
+
+
+def example(network: nn.Module, batch: int, size: tuple[int, int]) -> Tensor:
+    """Return smooth and noisy images (B, C, H, W) in data units with the network's means and deviations.
+
+    Their first rows and columns are invalid. The size follows the network's rules: it may be larger.
+    """
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(batch, network.bands, size[0] // 16 + 2, size[1] // 16 + 2, generator=generator)
+    fine = torch.randn(batch, network.bands, *size, generator=generator)
+    images = F.interpolate(coarse, size=size, mode="bilinear") + 0.3 * fine
+    images = images * network.std[:, None, None] + network.mean[:, None, None]
+    images[:, :, : size[0] // 8, : size[1] // 8] = torch.nan
+    return pad_to_rules(images, network)[0]
+
+
+def cut_out(network: nn.Module, path: str | Path, batch: int, size: tuple[int, int]) -> Tensor:
+    """Return parts (B, C, H, W) of an image file, from its middle on; small ones follow the size rules.
+
+    Raises:
+        UserError: the image has another number of bands.
+    """
+    info = raster_info(path)
+    if info.bands != network.bands:
+        raise UserError(f"--IMAGE {path} has {info.bands} bands; the network was trained on {network.bands}")
+    height, width = min(size[0], info.height), min(size[1], info.width)
+    below, right = info.height - height, info.width - width
+    # The middle, and for a second image the last corner.
+    places = [(below // 2, right // 2), (below, right)][:batch]
+    parts = [to_images(*read_image(path, Window(*place, height, width))) for place in places]
+    return pad_to_rules(torch.stack(parts), network)[0]

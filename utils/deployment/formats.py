@@ -1,0 +1,147 @@
+"""The formats: how a network is written, and how its file is run for the check."""
+
+import importlib.util
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nets.errors import UserError
+from utils.deployment.check import example
+from utils.deployment.metadata import KEY, to_text
+
+ONNX_LIMIT = 2**31  # bytes of a protobuf message
+# TorchScript keeps what is true of the traced size alone: odd on every level, it is hardly a special one.
+_EVEN, _ODD = (96, 160), (97, 161)
+
+Run = Callable[[Tensor], Tensor]
+
+
+class Deployed(nn.Module):
+    """Maps images to probabilities: all that is left of a network outside this project."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, C, H, W) in data units, NaN where invalid, to probabilities (B, K, H, W)."""
+        return self.network.probabilities(self.network(images))
+
+
+def export_program(network: nn.Module) -> torch.export.ExportedProgram:
+    """Return the network's graph for any batch, height and width."""
+    dynamic = torch.export.Dim.DYNAMIC
+    more = {}
+    # New in torch 2.8. Sizes of maps inside are compared at run time, not proven beforehand.
+    if "prefer_deferred_runtime_asserts_over_guards" in inspect.signature(torch.export.export).parameters:
+        more["prefer_deferred_runtime_asserts_over_guards"] = True
+    with torch.no_grad(), _quiet():
+        return torch.export.export(
+            Deployed(network).eval(),
+            (example(network, 2, _EVEN),),
+            dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+            strict=False,
+            **more,
+        )
+
+
+def write_onnx(network: nn.Module, path: Path) -> None:
+    """Write an ONNX file.
+
+    Raises:
+        UserError: a package is missing, or the network is larger than an ONNX file may be.
+    """
+    require_onnx("onnx", "onnxscript", "onnxruntime")
+    size = sum(tensor.nbytes for tensor in network.state_dict().values())
+    if size >= ONNX_LIMIT:
+        raise UserError(
+            f"the weights take {size / 2**30:.1f} GiB, an ONNX file holds 2; use --FORMAT torch_export"
+        )
+    program = export_program(network)
+    names = {"input_names": ["images"], "output_names": ["probabilities"]}
+    with _quiet():
+        program = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+    if hasattr(program, "rename_axes"):  # new in torch 2.9
+        sides = program.model.graph.inputs[0].shape
+        program.rename_axes({sides[0]: "batch", sides[2]: "height", sides[3]: "width"})
+    program.model.metadata_props[KEY] = to_text(network)
+    program.save(path, external_data=False)
+
+
+def run_onnx(path: Path) -> Run:
+    """Return a function that runs an ONNX file."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def write_torch_export(network: nn.Module, path: Path) -> None:
+    """Write the network's graph as PyTorch's own file."""
+    program = export_program(network)
+    with _quiet(), path.open("wb") as file:
+        torch.export.save(program, file, extra_files={f"{KEY}.json": to_text(network)})
+
+
+def run_torch_export(path: Path) -> Run:
+    """Return a function that runs a .pt2 file; only for a file of one's own, others may hold code."""
+    with _quiet(), path.open("rb") as file:
+        return torch.export.load(file).module()
+
+
+def write_torchscript(network: nn.Module, path: Path) -> None:
+    """Write a trace as TorchScript."""
+    with torch.no_grad(), _quiet():
+        images = example(network, 2, _ODD)
+        trace = torch.jit.trace(Deployed(network).eval(), (images,), check_trace=False)
+        torch.jit.save(trace, str(path), _extra_files={f"{KEY}.json": to_text(network)})
+
+
+def run_torchscript(path: Path) -> Run:
+    """Return a function that runs a TorchScript file."""
+    with _quiet():
+        return torch.jit.load(str(path), map_location="cpu")
+
+
+class Format(NamedTuple):
+    """A format.
+
+    Attributes:
+        title: its name in words.
+        ending: of its files.
+        write: (network, path).
+        run: path -> images -> probabilities.
+    """
+
+    title: str
+    ending: str
+    write: Callable[[nn.Module, Path], None]
+    run: Callable[[Path], Run]
+
+
+FORMATS = {
+    "onnx": Format("ONNX", ".onnx", write_onnx, run_onnx),
+    "torch_export": Format("torch.export", ".pt2", write_torch_export, run_torch_export),
+    "torchscript": Format("TorchScript", ".torchscript", write_torchscript, run_torchscript),
+}
+
+
+def require_onnx(*packages: str) -> None:
+    """Raise a `UserError` where a package is missing."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"ONNX files need {', '.join(missing)}; pip install {' '.join(missing)}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what PyTorch says to its own developers, and that it no longer develops TorchScript."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
