@@ -1,0 +1,229 @@
+"""export.py: files that give what the network gives, say what they are, and replace a checkpoint."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import export
+import predict_small
+from nets import create_model
+from nets.errors import UserError
+from nets.layers.grid import grid_mean
+from nets.layers.margins import crop, pad
+from nets.layers.resize import resize
+from nets.models.dmnet import filter_each
+from nets.models.psanet import resize_aligned, shrunk_size
+from Structure import load_network
+from tests.helpers import randomize
+from utils.checkpoint import network_state, write_checkpoint
+from utils.data.labels import Classes, default_colors
+from utils.deployment import formats
+from utils.deployment.check import MOST, Difference, compare, cut_out, example
+from utils.program import run_program
+
+NAMES = ("ice", "rock", "lake")
+ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".torchscript"}
+ALL = pytest.mark.parametrize("name", list(ENDINGS))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with best.pth and its three exported files."""
+    folder = tmp_path_factory.mktemp("export")
+    torch.manual_seed(0)
+    network = randomize(create_model("pspnet", bands=4, num_classes=3, backbone="test_resnet", channels=8))
+    network.mean.copy_(torch.tensor([90.0, 100.0, 110.0, 400.0]))
+    network.std.copy_(torch.tensor([30.0, 40.0, 50.0, 90.0]))
+    classes = Classes(NAMES, tuple(default_colors(3)), {0: 0, 1: 1, 2: 2}, (255,))
+    about = {
+        "blueprint": network.blueprint,
+        "state_dict": network_state(network),
+        "task": "multiclass",
+        "classes": classes.to_dict(),
+        "bands": {"names": ["red", "green", "blue", "nir"]},
+        "crop_size": [64, 96],
+        "metrics": {"mIoU": 0.5, "IoU": [0.5, float("nan"), 0.5]},
+        "epoch": 3,
+        "options": {"SEED": 0},
+    }
+    write_checkpoint(folder / "best.pth", about)
+    for name in ENDINGS:
+        assert run_program(export.main, ["--WEIGHTS", str(folder / "best.pth"), "--FORMAT", name]) == 0
+    return folder
+
+
+@ALL
+def test_every_size_and_batch(folder, name):
+    network = load_network(folder / "best.pth")
+    run = formats.FORMATS[name].run(folder / f"best{ENDINGS[name]}")
+    for batch, size in ((3, (33, 70)), (1, (96, 64)), (2, (32, 32))):
+        difference = compare(network, run, example(network, batch, size))
+        assert difference.small and difference.probability < 1e-4, difference
+
+
+@ALL
+def test_files_say_what_they_are(folder, name):
+    path = folder / f"best{ENDINGS[name]}"
+    extra = {"pureseg.json": ""}
+    if name == "onnx":
+        model = onnx.load(path)
+        extra["pureseg.json"] = {each.key: each.value for each in model.metadata_props}["pureseg"]
+        sides = [side.dim_param or side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
+        assert sides == ["batch", 4, "height", "width"]
+    elif name == "torch_export":
+        torch.export.load(path, extra_files=extra)
+    else:
+        torch.jit.load(path, _extra_files=extra)
+    said = json.loads(extra["pureseg.json"])
+    assert (said["num_bands"], said["num_classes"], said["min_size"], said["size_divisor"]) == (4, 3, 32, 1)
+    assert said["task"] == "multiclass" and said["about"]["classes"]["names"] == list(NAMES)
+    assert said["about"]["classes"]["colors"] == [list(color) for color in default_colors(3)]
+    assert said["about"]["bands"]["names"] == ["red", "green", "blue", "nir"]
+    assert said["about"]["crop_size"] == [64, 96] and said["about"]["metrics"]["IoU"][1] is None
+
+
+def test_predict_with_the_onnx_file_gives_the_checkpoints_map(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (61, 83, 4)).astype(np.uint8)
+    np.save(tmp_path / "a.npy", image)
+    for name in ("best.pth", "best.onnx"):
+        words = ["--WEIGHTS", str(folder / name), "--INPUT", str(tmp_path / "a.npy"), "--USE_CPU"]
+        assert (
+            run_program(predict_small.main, [*words, "--OUTPUT", str(tmp_path / name), "--TTA", "flip"]) == 0
+        )
+    one, two = (Image.open(tmp_path / name / "a.png") for name in ("best.pth", "best.onnx"))
+    assert (np.array(one) != np.array(two)).mean() < 1e-3
+    assert one.getpalette() == two.getpalette() and len(np.unique(one)) > 1
+    network = load_network(folder / "best.onnx")
+    assert (network.bands, network.num_classes, network.about["crop_size"]) == (4, 3, [64, 96])
+
+
+class Wrong(nn.Module):
+    def __init__(self, run, change):
+        super().__init__()
+        self.run, self.change = run, change
+
+    def forward(self, images):
+        return self.change(self.run(images))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: found * 1.01, "the file differs from the network"),
+        (lambda found: found * torch.nan, "the file differs from the network"),
+        (lambda found: found[..., :-1], "comes out where"),
+        (lambda found: found.view(7, 7, 7), "the file does not run: shape"),
+    ],
+)
+def test_a_file_that_differs_is_not_left(folder, tmp_path, monkeypatch, capsys, change, message):
+    own = formats.FORMATS["torchscript"]
+    wrong = own._replace(run=lambda path: Wrong(own.run(path), change))
+    monkeypatch.setitem(formats.FORMATS, "torchscript", wrong)
+    words = ["--WEIGHTS", str(folder / "best.pth"), "--FORMAT", "torchscript"]
+    output = tmp_path / "x.torchscript"
+    assert run_program(export.main, [*words, "--OUTPUT", str(output)]) == 1
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_small():
+    assert Difference((1, 2, 3), 0.0, MOST, MOST).small
+    assert not Difference((1, 2, 3), 0.0, 1.1 * MOST, 0.0).small
+    assert not Difference((1, 2, 3), 0.0, 0.0, 1.1 * MOST).small
+    assert not Difference((1, 2, 3), 0.0, float("nan"), 0.0).small
+
+
+def test_an_image_file(folder, tmp_path):
+    network = load_network(folder / "best.pth")
+    image = np.random.default_rng(0).integers(0, 255, (40, 200, 4)).astype(np.uint8)
+    np.save(tmp_path / "a.npy", image)
+    images = cut_out(network, tmp_path / "a.npy", 2, (64, 96))
+    assert images.shape == (2, 4, 40, 96)
+    assert np.array_equal(images[1].numpy(), image[:, 104:].transpose(2, 0, 1))
+    np.save(tmp_path / "b.npy", image[..., :3])
+    with pytest.raises(UserError, match=r"has 3 bands; the network was trained on 4"):
+        cut_out(network, tmp_path / "b.npy", 2, (64, 96))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--OUTPUT", "x.pt2"], "a ONNX file must end in .onnx"),
+        (["--OUTPUT", "nowhere/x.onnx"], "cannot be written"),
+        (["--WEIGHTS", "best.onnx"], "is an exported file already"),
+        (["--FORMAT", "tflite"], "invalid choice: 'tflite'"),
+    ],
+)
+def test_mistakes_are_one_line(folder, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(folder)
+    assert run_program(export.main, ["--WEIGHTS", "best.pth", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_onnx_files_of_others(tmp_path, folder):
+    model = onnx.load(folder / "best.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "a.onnx")
+    (tmp_path / "b.onnx").write_bytes(b"nothing")
+    for name, message in (
+        ("a.onnx", "does not say what its classes and bands are"),
+        ("b.onnx", "cannot be opened"),
+        ("c.onnx", "does not exist"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_network(tmp_path / name)
+
+
+class Layer(nn.Module):
+    """A function of a map, as a network has it inside."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def _halve_and_back(x):
+    size, aligned = shrunk_size(x.shape[-2:], 2)
+    return resize_aligned(resize_aligned(x, size, aligned), x.shape[-2:], aligned)
+
+
+LAYERS = {
+    "crop": lambda x: crop(pad(x, (x.shape[-2] + 3, x.shape[-1] + 4), (1, 2)), x.shape[-2:], (2, 1)),
+    "crop to itself or less": lambda x: crop(
+        nn.functional.interpolate(x[..., ::2, ::2], scale_factor=2), x.shape[-2:]
+    ),
+    "replicate": lambda x: pad(x, (16, 20), replicate=True),
+    "resize": lambda x: resize(
+        nn.functional.max_pool2d(x, 2, ceil_mode=True).repeat(1, 1, 2, 2), x.shape[-2:]
+    ),
+    "grid": lambda x: grid_mean(x, 3),
+    "filter": lambda x: filter_each(x, grid_mean(x, 5)),
+    "halve": _halve_and_back,
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("way", ["export", "trace"])
+def test_layers_trace_for_every_size(name, way):
+    layer, x = Layer(LAYERS[name]), torch.randn(2, 3, 8, 12)
+    if way == "export":
+        dynamic = torch.export.Dim.DYNAMIC
+        shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
+        more = {"prefer_deferred_runtime_asserts_over_guards": True}
+        traced = torch.export.export(layer, (x,), dynamic_shapes=shapes, strict=False, **more).module()
+    else:
+        with pytest.warns((DeprecationWarning, torch.jit.TracerWarning)):
+            traced = torch.jit.trace(layer, (x[..., 1:, 1:],), check_trace=False)
+    for shape in ((1, 3, 9, 13), (3, 3, 8, 11), (2, 3, 7, 12)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(traced(x), layer(x), rtol=1e-5, atol=1e-6)
