@@ -215,7 +215,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("way", ["export", "trace"])
 def test_layers_trace_for_every_size(name, way):
-    layer, x = Layer(LAYERS[name]), torch.randn(2, 3, 8, 12)
+    layer, x = Layer(LAYERS[name]), torch.randn(2, 3, 8, 12, dtype=torch.float64)
     if way == "export":
         dynamic = torch.export.Dim.DYNAMIC
         shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
@@ -225,5 +225,5 @@ def test_layers_trace_for_every_size(name, way):
         with pytest.warns((DeprecationWarning, torch.jit.TracerWarning)):
             traced = torch.jit.trace(layer, (x[..., 1:, 1:],), check_trace=False)
     for shape in ((1, 3, 9, 13), (3, 3, 8, 11), (2, 3, 7, 12)):
-        x = torch.randn(shape)
-        torch.testing.assert_close(traced(x), layer(x), rtol=1e-5, atol=1e-6)
+        x = torch.randn(shape, dtype=torch.float64)
+        torch.testing.assert_close(traced(x), layer(x), rtol=1e-9, atol=1e-9)

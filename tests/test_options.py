@@ -8,9 +8,9 @@ from nets.errors import UserError
 from tests.helpers import ROOT, quick_answer
 from utils import options
 from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, RUN, TRAINING
-from utils.inference_flags import EVALUATION, PREDICTION, SCENES, WINDOWS
+from utils.inference_flags import EVALUATION, EXPORT, PREDICTION, SCENES, WINDOWS
 
-PROGRAMS = ["train.py", "evaluate.py", "predict_small.py", "predict_large.py", "Structure.py"]
+PROGRAMS = ["train.py", "evaluate.py", "predict_small.py", "predict_large.py", "export.py", "Structure.py"]
 # The users' own names: a flag that goes or changes its name breaks their scripts.
 TRAIN_FLAGS = [
     "DATASET_PATH",
@@ -107,6 +107,7 @@ def test_no_flag_is_defined_twice_in_a_program():
         (EVALUATION, HARDWARE),
         (PREDICTION, HARDWARE),
         (PREDICTION, WINDOWS, SCENES, HARDWARE),
+        (EXPORT,),
     ):
         names = [flag.name for _, flags in groups for flag in flags]
         assert len(names) == len(set(names))
@@ -163,7 +164,7 @@ def test_help_answers_without_torch(program):
     )
     printed = quick_answer([sys.executable, "-c", code], ROOT)
     assert printed.rstrip().endswith("False"), "torch was imported before the flags were read"
-    assert "hardware" in printed or program == "Structure.py"
+    assert "hardware" in printed or program in ("export.py", "Structure.py")
 
 
 def test_scores_and_augmentations():
