@@ -22,6 +22,12 @@ def share(side: int, stride: int) -> int:
     return (side + stride - 1) // stride
 
 
+def at_least_one(side: int) -> int:
+    """Return `side`, or 1 where that is more."""
+    # torch.jit.trace makes tensors of sizes, and a comparison would become a fixed result.
+    return side.clamp(min=1) if isinstance(side, Tensor) else torch.sym_max(side, 1)
+
+
 def crop(x: Tensor, size: tuple[int, int], start: tuple[int, int] = (0, 0)) -> Tensor:
     """Map (B, C, h, w) to its part (B, C, *size) that begins at the row and column `start`."""
     (height, width), (top, left) = size, start
