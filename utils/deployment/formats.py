@@ -2,6 +2,8 @@
 
 import importlib.util
 import inspect
+import math
+import operator
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,8 +87,31 @@ def run_onnx(path: Path) -> Run:
 def write_torch_export(network: nn.Module, path: Path) -> None:
     """Write the network's graph as PyTorch's own file."""
     program = export_program(network)
+    _rewrite_ceil(program.graph_module.graph)
     with _quiet(), path.open("wb") as file:
         torch.export.save(program, file, extra_files={f"{KEY}.json": to_text(network)})
+
+
+def _rewrite_ceil(graph: torch.fx.Graph) -> None:
+    """Write math.ceil(a / b), which timm's "same" padding has, as -(-a // b), which a .pt2 file can hold."""
+    for node in graph.find_nodes(op="call_function", target=math.ceil):
+        quotient = node.args[0]
+        with graph.inserting_before(node):
+            value = quotient.args[0]
+            for function, *more in ((operator.neg,), (operator.floordiv, quotient.args[1]), (operator.neg,)):
+                value = _insert(graph, function, value, *more)
+        node.replace_all_uses_with(value)
+        graph.erase_node(node)
+        if not quotient.users:
+            graph.erase_node(quotient)
+    graph.owning_module.recompile()
+
+
+def _insert(graph: torch.fx.Graph, function: Callable, *arguments: object) -> torch.fx.Node:
+    node = graph.call_function(function, arguments)
+    values = [each.meta["val"] if isinstance(each, torch.fx.Node) else each for each in arguments]
+    node.meta["val"] = function(*values)
+    return node
 
 
 def run_torch_export(path: Path) -> Run:
