@@ -99,7 +99,12 @@ def test_predict_with_the_onnx_file_gives_the_checkpoints_map(folder, tmp_path):
     one, two = (Image.open(tmp_path / name / "a.png") for name in ("best.pth", "best.onnx"))
     assert (np.array(one) != np.array(two)).mean() < 1e-3
     assert one.getpalette() == two.getpalette() and len(np.unique(one)) > 1
-    network = load_network(folder / "best.onnx")
+    network, exported = load_network(folder / "best.pth"), load_network(folder / "best.onnx")
+    images = example(network, 2, (45, 67))
+    with torch.inference_mode():  # as evaluate.py takes the classes
+        both = [each(images)["logits"].argmax(1) for each in (network, exported)]
+    assert (both[0] != both[1]).float().mean() < 1e-3
+    network = exported
     assert (network.bands, network.num_classes, network.about["crop_size"]) == (4, 3, [64, 96])
 
 
@@ -154,7 +159,7 @@ def test_an_image_file(folder, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--OUTPUT", "x.pt2"], "a ONNX file must end in .onnx"),
+        (["--OUTPUT", "x.pt2"], "ONNX files end in .onnx"),
         (["--OUTPUT", "nowhere/x.onnx"], "cannot be written"),
         (["--WEIGHTS", "best.onnx"], "is an exported file already"),
         (["--FORMAT", "tflite"], "invalid choice: 'tflite'"),

@@ -19,7 +19,7 @@ def output_path(given: str | None, weights: str, chosen: Format) -> Path:
     """
     path = Path(given) if given else Path(weights).with_suffix(chosen.ending)
     if path.suffix.lower() != chosen.ending:
-        raise UserError(f"--OUTPUT {path} is given; a {chosen.title} file must end in {chosen.ending}")
+        raise UserError(f"--OUTPUT {path} is given; {chosen.title} files end in {chosen.ending}")
     if Path(weights).suffix.lower() in (chosen.ending, ".onnx"):
         raise UserError(f"--WEIGHTS {weights} is an exported file already; give the checkpoint")
     if path.is_dir() or not path.absolute().parent.is_dir():
