@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from utils.data.geometry import Plan, warp_mask
+from utils.data.kept import KeptSamples
 from utils.data.labels import IGNORE, Classes
 from utils.data.masks import MaskWindows, read_mask
 from utils.data.mixing import Crop, cut_out, draw_patches, join
@@ -21,6 +22,7 @@ from utils.data.raster import Window
 from utils.data.samples import Sample, draw_view, view_around
 from utils.data.source import read_source
 from utils.data.transforms import Augmentation
+from utils.data.window import slices
 
 # torch computes with few unsigned types; the signed one above holds all their values.
 _SIGNED = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
@@ -60,6 +62,7 @@ class SegmentationDataset(Dataset):
         self.augmentation = augmentation
         self.seed = seed
         self.rare_classes = rare_classes
+        self._kept = KeptSamples(classes)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -69,6 +72,8 @@ class SegmentationDataset(Dataset):
         if self.augmentation is None:
             sample = self.samples[key]
             image, valid, mask = self._read(sample, None)
+            # In another order of memory, which a batch would keep, networks round differently.
+            image = np.ascontiguousarray(image)
         else:
             sample, (image, valid, mask) = self._draw(Key(*key))
         item = {"image": image, "valid": valid, "name": sample.name}
@@ -107,13 +112,19 @@ class SegmentationDataset(Dataset):
             positions = self.rare_classes.positions(*rare, MaskWindows(sample, self.classes))
             if sample.avoid and positions is not None:
                 sample, positions = view_around(sample, positions[rng.integers(len(positions))])
-        masks = MaskWindows(sample, self.classes)
+        kept = self._kept.whole(sample)
+        masks = MaskWindows(sample, self.classes, None if kept is None else kept[2])
         plans = augmentation.plans(rng, sample.height, sample.width, patch[2:], positions)
         plan, mask = next(plans), None
         if rare is not None:
             mask = masks[plan.window]
         if augmentation.level.cat_max_ratio < 1 and sample.label is not None:
             plan, mask = _mixed_plan(plan, plans, masks, augmentation.level.cat_max_ratio)
+        if kept is not None:
+            rows, columns = slices(plan.window)
+            # A copy: what is kept stays as it is.
+            image, valid, mask = (array[..., rows, columns].copy("K") for array in kept)
+            return augmentation.apply(plan, image, valid, np.where(valid, mask, IGNORE), rng)
         return augmentation.apply(plan, *self._read(sample, plan.window, mask), rng)
 
     def _read(
@@ -123,7 +134,7 @@ class SegmentationDataset(Dataset):
         image, valid = read_source(sample.source, sample.inside(window))
         if mask is None:
             return image, valid, read_mask(sample, self.classes, window, valid)
-        return image, valid, np.where(valid, mask, IGNORE)
+        return image, valid, mask if valid.all() else np.where(valid, mask, IGNORE)
 
 
 def _mixed_plan(
@@ -133,7 +144,8 @@ def _mixed_plan(
     for attempt in range(1, _PLACES + 1):
         mask = masks[plan.window]
         crop = warp_mask(plan, mask)
-        counts = np.bincount(crop[crop != IGNORE])
+        # The first count is of the pixels that are ignored.
+        counts = torch.bincount(torch.from_numpy(crop).flatten() - IGNORE)[1:].numpy()
         if counts.any() and counts.max() <= most * counts.sum():
             break
         only_place = plan.rotation is None and plan.window == (0, 0, *masks.size)

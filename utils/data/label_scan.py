@@ -11,9 +11,9 @@ from utils.data.findings import FileError, blamed
 from utils.data.grids import check_same_grid
 from utils.data.labels import saturate
 from utils.data.layouts.base import Entry
-from utils.data.raster import RasterInfo, Window, label_info, read_label
+from utils.data.raster import RasterInfo, Window, check_image, label_info, read_label
 from utils.data.samples import LARGE
-from utils.data.source import read_source, source_info, source_of
+from utils.data.source import source_info, source_of
 
 _STRIP_PIXELS = 2**24
 _LEAST_CELL = 32  # pixels a side
@@ -39,7 +39,8 @@ def inspect(
     with blamed("unreadable image", entry.image):
         image = source_info(entry.image, [path for path, _ in entry.extra])
         if read:
-            read_source(source_of(image), Window(image.height - 1, 0, 1, image.width))
+            for piece in source_of(image):
+                check_image(piece.path)
     with blamed("unreadable label", entry.label):
         return image, _inspect_label(entry, image, saturated, cells, read)
 

@@ -4,14 +4,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from nets.errors import UserError
+from utils.data.findings import FileError
 
 IGNORE = -1
 DEFAULT_IGNORED = (255, -1)
 _UNKNOWN = -2
+_EXACT_IN_FLOAT64 = 2**53
 _NEAR = (-(2**15), 2**16 - 1)
 
 Color = tuple[int, int, int]
@@ -57,6 +60,19 @@ def saturate(label: np.ndarray) -> np.ndarray:
 def value_text(value: int, kind: str) -> str:
     """Return a label value as users write it: 12, or #00ff00 for a colour."""
     return str(value) if kind == "number" else f"#{value:06x}"
+
+
+def whole_numbers(path: Path, label: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn a float label into int64; pixels that are not finite become invalid zeros."""
+    valid = valid & np.isfinite(label)
+    usable = np.isfinite(label) & (np.abs(label) < _EXACT_IN_FLOAT64)
+    whole = np.where(usable, label, 0).astype(np.int64)
+    wrong = valid & (whole != label)
+    if wrong.any():
+        held = f"{label[wrong][0]:g} in {np.count_nonzero(wrong)} pixels"
+        text = f"{path} holds {held}; labels are whole numbers: class ids"
+        raise FileError(text, "label numbers", path, held)
+    return whole, valid
 
 
 class LabelValueError(UserError):
@@ -143,17 +159,19 @@ class Classes:
         table, first, far = self._lookup
         last = first + len(table) - 1
         if label.size and first <= int(label.min()) and int(label.max()) <= last:
-            codes = table[label.astype(np.int32) - first]
+            # Without a step through a wider type where every value of the type is an index.
+            steps = first <= 0 and label.dtype.kind == "u"
+            codes = table[-first:].take(label) if steps else table.take(label.astype(np.int32) - first)
         else:
             codes = np.full(label.shape, _UNKNOWN, dtype=np.int16)
             inside = (label >= first) & (label <= last)
             codes[inside] = table[label[inside].astype(np.int64) - first]
             for value, code in far.items():
                 codes[label == value] = code
-        if valid is not None:
+        if valid is not None and not valid.all():
             codes[~valid] = IGNORE
-        unknown = codes == _UNKNOWN
-        if unknown.any():
+        if codes.size and codes.min() == _UNKNOWN:  # no code is smaller
+            unknown = codes == _UNKNOWN
             values, counts = np.unique(label[unknown], return_counts=True)
             most = int(counts.argmax())
             raise LabelValueError(int(values[most]), int(counts[most]), self.allowed, self.kind)

@@ -33,13 +33,19 @@ def read_mask(
 
 
 class MaskWindows:
-    """Windows of one sample's mask; from the second on they come from memory where the label is small."""
+    """Windows of one sample's mask; from the second on they come from memory where the label is small.
 
-    def __init__(self, sample: Sample, classes: Classes) -> None:
+    Args:
+        sample: The sample.
+        classes: Meaning of its label values.
+        whole: The whole mask (H, W), where it is known.
+    """
+
+    def __init__(self, sample: Sample, classes: Classes, whole: np.ndarray | None = None) -> None:
         self.sample = sample
         self.classes = classes
         self.size = (sample.height, sample.width)
-        self._whole: np.ndarray | None = None
+        self._whole = whole
         self._asked = False
 
     @property

@@ -12,6 +12,8 @@ from utils.data.augment_level import Level
 
 # Weights of red, green and blue in the brightness of a colour (ITU-R BT.601).
 _LUMA = np.array([0.299, 0.587, 0.114])
+# What leaves a colour as it is, and what makes it grey.
+_SAME, _GREY = np.eye(3), np.tile(_LUMA, (3, 1))
 
 
 class BandRanges(NamedTuple):
@@ -37,6 +39,12 @@ class BandRanges(NamedTuple):
 
 
 UNKNOWN = BandRanges()
+
+
+def changes_values(level: Level) -> bool:
+    """Return whether `vary` may do anything."""
+    pieces = (level.brightness, level.contrast, level.gamma, level.color, level.blur, level.noise)
+    return any(pieces) or level.band_dropout > 0
 
 
 def vary(
@@ -66,8 +74,9 @@ def _brightness_contrast(
     bands = len(image)
     gain = rng.uniform(1 - level.contrast, 1 + level.contrast, bands)
     offset = rng.uniform(-level.brightness, level.brightness, bands) * ranges.deviations(bands)
+    complete = valid.all()
     for band, factor, shift in zip(image, gain, offset, strict=True):
-        mean = band[valid].mean(dtype=np.float64)
+        mean = (band if complete else band[valid]).mean(dtype=np.float64)
         band *= factor
         band += shift + mean * (1.0 - factor)
 
@@ -101,14 +110,15 @@ def _color(image: np.ndarray, strength: float, ranges: BandRanges, rng: np.rando
     # White: 8-bit pictures of the usual spread have it near 255.
     white = float((ranges.means(3) + 2 * ranges.deviations(3)).max())
     matrix = (1 + 0.5 * contrast) * _saturation(1 + 0.5 * saturation) @ _hue(math.radians(18 * hue))
-    colors = image[order]
-    colors = (matrix.astype(image.dtype) @ colors.reshape(3, -1)).reshape(colors.shape)
-    image[order] = colors + image.dtype.type(brightness * white * 32 / 255)
+    colors = image.reshape(3, -1) if order == [0, 1, 2] else image[order].reshape(3, -1)
+    colors = matrix.astype(image.dtype) @ colors
+    colors += image.dtype.type(brightness * white * 32 / 255)
+    image[order] = colors.reshape(image.shape)
 
 
 def _saturation(factor: float) -> np.ndarray:
     """Return the matrix that mixes a colour with its grey."""
-    return factor * np.eye(3) + (1 - factor) * np.tile(_LUMA, (3, 1))
+    return factor * _SAME + (1 - factor) * _GREY
 
 
 def _hue(angle: float) -> np.ndarray:

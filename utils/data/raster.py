@@ -6,30 +6,20 @@ An image comes with a mask of its valid pixels; a label comes as the numbers tha
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
-from rasterio.windows import Window as RasterioWindow
 
 from utils.data.findings import FileError
-from utils.data.labels import pack_color, pack_colors
+from utils.data.labels import pack_color, pack_colors, whole_numbers
+from utils.data.open_files import kept_open
+from utils.data.pictures import MOST_PIXELS, read_picture
 from utils.data.pieces import Source
 from utils.data.raster_files import as_source, is_npy, native, open_npy, open_raster
 from utils.data.raster_masks import colour_bands, valid_pixels
-
-_EXACT_IN_FLOAT64 = 2**53
-
-
-class Window(NamedTuple):
-    """A rectangle of pixels: its first row and column, and its size."""
-
-    top: int
-    left: int
-    height: int
-    width: int
+from utils.data.window import Window, checked, rasterio_window, slices
 
 
 @dataclass(frozen=True)
@@ -108,23 +98,47 @@ def read_image(
     one band; of three axes the smaller of the first and the last is the band axis, the last one on a tie.
 
     Returns:
-        The image (C, H, W), and `valid` (H, W): True where the file's mask says so and every band is finite.
+        The image (C, H, W), in any order of memory, and `valid` (H, W): True where the file's mask says so
+        and every band is finite.
 
     Raises:
         UserError: The file is missing, of an unknown kind, damaged, or has complex numbers.
     """
     path = as_source(path)
+    picture = read_picture(path, window)
+    if picture is not None:
+        return picture if bands is None else picture[list(bands)], np.ones(picture.shape[1:], dtype=bool)
     if is_npy(path):
         return read_array(open_npy(path), window, bands)
+    with kept_open(path) as pages:
+        if not _whole_first(pages[0]):
+            return read_pages(pages, window, bands)
+        image, valid = read_pages(pages, None, bands)
+    rows, columns = slices(checked(window, valid.shape))
+    return image[:, rows, columns], valid[rows, columns]
+
+
+def check_image(path: Path | str) -> None:
+    """Read an image's last row, for which a PNG or JPEG is decoded whole: damage shows.
+
+    GDAL reads, which stops at what Pillow overlooks in a JPEG: bytes that are no picture in its midst.
+
+    Raises:
+        UserError: As `read_image`.
+    """
+    path = as_source(path)
+    if is_npy(path):
+        read_array(open_npy(path)[:, -1:])
+        return
     with open_raster(path) as pages:
-        return read_pages(pages, window, bands)
+        read_pages(pages, Window(pages[0].height - 1, 0, 1, pages[0].width))
 
 
 def read_array(
     array: np.ndarray, window: Window | None = None, bands: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read an opened NPY (C, H, W), or the `bands` (from 0 on) of a window of it, as `read_image` does."""
-    rows, columns = _slices(_checked(window, array.shape[1:]))
+    """Read an array (C, H, W), or the `bands` (from 0 on) of a window of it, as `read_image` does."""
+    rows, columns = slices(checked(window, array.shape[1:]))
     chosen = slice(None) if bands is None else list(bands)
     image = np.array(array[chosen, rows, columns], dtype=native(array.dtype), order="C")
     return _finite(image, np.ones(image.shape[1:], dtype=bool))
@@ -134,7 +148,7 @@ def read_pages(
     pages: Sequence[rasterio.DatasetReader], window: Window | None = None, bands: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read an opened raster, or the `bands` (from 0 on) of a window of it, as `read_image` does."""
-    part = _rasterio_window(_checked(window, pages[0].shape))
+    part = rasterio_window(checked(window, pages[0].shape))
     first = pages[0]
     if len(pages) > 1:
         chosen = pages if bands is None else [pages[band] for band in bands]
@@ -183,14 +197,19 @@ def read_label(
     """
     path = Path(path)
     nodata = None
-    if is_npy(path):
+    # A JPEG is refused below.
+    picture = read_picture(path, window, indices=True) if path.suffix.lower() == ".png" else None
+    if picture is not None:
+        label = picture[0] if len(picture) == 1 else pack_colors(picture)
+        valid = np.ones(label.shape, dtype=bool)
+    elif is_npy(path):
         array = open_npy(path)
         _require_label(path, array.shape[0])
-        rows, columns = _slices(_checked(window, array.shape[1:]))
+        rows, columns = slices(checked(window, array.shape[1:]))
         label = np.array(array[0, rows, columns], dtype=native(array.dtype))
         valid = np.ones(label.shape, dtype=bool)
     else:
-        with open_raster(path) as pages:
+        with kept_open(path) as pages:
             source = pages[0]
             if source.driver == "JPEG":
                 raise FileError(
@@ -201,13 +220,17 @@ def read_label(
                 )
             bands = _label_bands(pages)
             _require_label(path, len(bands), source.dtypes[0])
-            part = _rasterio_window(_checked(window, source.shape))
-            label = source.read(bands, window=part)
+            window = checked(window, source.shape)
+            whole = _whole_first(source)
+            part = rasterio_window(checked(None, source.shape) if whole else window)
+            label, valid = source.read(bands, window=part), valid_pixels(source, part)
+            if whole:
+                rows, columns = slices(window)
+                label, valid = label[:, rows, columns], valid[rows, columns]
             label = label[0] if len(bands) == 1 else pack_colors(label)
-            valid = valid_pixels(source, part)
             nodata = _label_nodata(pages)
     if label.dtype.kind == "f":
-        label, valid = _whole_numbers(path, label, valid)
+        label, valid = whole_numbers(path, label, valid)
     if nodata is not None and nodata in class_values:
         valid |= label == int(nodata)
     return label, valid
@@ -247,21 +270,13 @@ def _band_names(pages: list[rasterio.DatasetReader]) -> tuple[str | None, ...]:
     return tuple(first.descriptions[index - 1] for index in bands)
 
 
+def _whole_first(source: rasterio.DatasetReader) -> bool:
+    """Return whether all is read faster than a window: GDAL has a way of its own to decode a whole PNG."""
+    return source.driver == "PNG" and source.height * source.width <= MOST_PIXELS
+
+
 def _is_palette(source: rasterio.DatasetReader) -> bool:
     return source.count == 1 and source.colorinterp[0] == ColorInterp.palette
-
-
-def _whole_numbers(path: Path, label: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn a float label into int64; pixels that are not finite become invalid zeros."""
-    valid = valid & np.isfinite(label)
-    usable = np.isfinite(label) & (np.abs(label) < _EXACT_IN_FLOAT64)
-    whole = np.where(usable, label, 0).astype(np.int64)
-    wrong = valid & (whole != label)
-    if wrong.any():
-        held = f"{label[wrong][0]:g} in {np.count_nonzero(wrong)} pixels"
-        text = f"{path} holds {held}; labels are whole numbers: class ids"
-        raise FileError(text, "label numbers", path, held)
-    return whole, valid
 
 
 def _label_bands(pages: list[rasterio.DatasetReader]) -> list[int]:
@@ -284,20 +299,3 @@ def _require_label(path: Path, count: int, dtype: str = "") -> None:
             path,
             has,
         )
-
-
-def _checked(window: Window | None, size: tuple[int, int]) -> Window:
-    height, width = size
-    if window is None:
-        return Window(0, 0, height, width)
-    if not (0 <= window.top <= height - window.height and 0 <= window.left <= width - window.width):
-        raise ValueError(f"{window} does not lie inside a raster of {height} x {width} pixels")
-    return window
-
-
-def _slices(window: Window) -> tuple[slice, slice]:
-    return slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
-
-
-def _rasterio_window(window: Window) -> RasterioWindow:
-    return RasterioWindow(window.left, window.top, window.width, window.height)

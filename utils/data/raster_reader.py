@@ -13,6 +13,7 @@ from types import TracebackType
 import numpy as np
 import rasterio
 
+from utils.data.pictures import read_picture
 from utils.data.pieces import Piece, Source, join
 from utils.data.raster import Window, read_array, read_pages
 from utils.data.raster_files import as_source, is_npy, open_npy, open_pages, reading
@@ -32,7 +33,9 @@ class ImageReader:
     def __init__(self, source: Source, threads: int = 1) -> None:
         self.source = source
         paths = [as_source(piece.path) for piece in source]
-        self._arrays = {path: open_npy(path) for path in paths if is_npy(path)}
+        # A network predicts from the values of a JPEG that it was trained on.
+        opened = {path: open_npy(path) if is_npy(path) else read_picture(path) for path in paths}
+        self._arrays = {path: array for path, array in opened.items() if array is not None}
         self._first = paths[0]
         self._opened: list[ExitStack] = []
         self._local = threading.local()

@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.pieces import Piece, Source
-from utils.data.raster import Window
+from utils.data.window import LARGE, Window
 
-# An image of more pixels is a scene: it gives an epoch several windows, and it is measured in blocks.
-LARGE = 2048 * 2048
 # Longest side of the blocks in which a scene is measured, pixels.
 BLOCK = 1024
 

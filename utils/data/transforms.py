@@ -11,10 +11,10 @@ import numpy as np
 
 from nets.errors import UserError
 from utils.data.augment_level import NOTHING, Level
-from utils.data.geometry import FLIPS, Plan, draw_plans, turn, warp_image, warp_mask
+from utils.data.geometry import FLIPS, MOST_BYTE_BANDS, Plan, draw_plans, turn, warp_image, warp_mask
 from utils.data.labels import IGNORE
 from utils.data.mixing import Crop
-from utils.data.photometric import UNKNOWN, BandRanges, vary
+from utils.data.photometric import UNKNOWN, BandRanges, changes_values, vary
 
 # float32 holds these exactly; wider numbers are computed in float64.
 _NARROW = ("uint8", "int8", "uint16", "int16", "float16", "float32")
@@ -87,17 +87,10 @@ class Augmentation:
             Image (C, H, W), valid (H, W) and mask (H, W) of the crop. Pixels are zero and IGNORE where
             they are not valid: the padding, and all that an invalid pixel touched in resizing.
         """
-        dtype = image.dtype
-        image = image.astype(np.float32 if dtype.name in _NARROW else np.float64)
-        complete = valid.all() and plan.rotation is None
-        if not valid.all():
-            image[:, ~valid] = np.nan
-        image = warp_image(plan, image)
-        valid = np.ones(plan.size, dtype=bool) if complete else ~np.isnan(image).any(axis=0)
-        mask = np.where(valid, warp_mask(plan, mask), IGNORE).astype(np.int16)
-        vary(image, valid, self.level, self.ranges, rng)
-        image[:, ~valid] = 0
-        image = to_dtype(image, dtype)
+        if plan.rotation is None and valid.all():
+            image, valid, mask = self._apply_to_all(plan, image, mask, rng)
+        else:
+            image, valid, mask = self._apply_to_valid(plan, image, valid, mask, rng)
         missing = [(0, plan.padded[0] - plan.size[0]), (0, plan.padded[1] - plan.size[1])]
         if any(after for _, after in missing):
             image = np.pad(image, [(0, 0), *missing])
@@ -105,14 +98,50 @@ class Augmentation:
             mask = np.pad(mask, missing, constant_values=IGNORE)
         return Crop(turn(image, plan), turn(valid, plan), turn(mask, plan))
 
+    def _apply_to_all(
+        self, plan: Plan, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+    ) -> Crop:
+        """Resize and change a window in which every pixel is valid."""
+        dtype = image.dtype
+        if dtype == np.uint8 and len(image) <= MOST_BYTE_BANDS:
+            image = warp_image(plan, image)
+            if not changes_values(self.level):
+                return Crop(image, np.ones(plan.size, dtype=bool), warp_mask(plan, mask))
+        image = image.astype(_computed(dtype), order="C")
+        image = warp_image(plan, image)
+        valid = np.ones(plan.size, dtype=bool)
+        vary(image, valid, self.level, self.ranges, rng)
+        return Crop(to_dtype(image, dtype), valid, warp_mask(plan, mask))
+
+    def _apply_to_valid(
+        self, plan: Plan, image: np.ndarray, valid: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+    ) -> Crop:
+        """Warp and change a window of which pixels are not valid, or become so where it is turned."""
+        dtype = image.dtype
+        image = image.astype(_computed(dtype), order="C")
+        image[:, ~valid] = np.nan
+        image = warp_image(plan, image)
+        valid = ~np.isnan(image).any(axis=0)
+        mask = np.where(valid, warp_mask(plan, mask), IGNORE).astype(np.int16)
+        vary(image, valid, self.level, self.ranges, rng)
+        image[:, ~valid] = 0
+        return Crop(to_dtype(image, dtype), valid, mask)
+
+
+def _computed(dtype: np.dtype) -> type:
+    return np.float32 if dtype.name in _NARROW else np.float64
+
 
 def to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Round and limit computed values to what a dtype holds."""
+    """Round and limit computed values to what a dtype holds; `image` is used up."""
     if dtype.kind == "f":
         limits = np.finfo(dtype)
         narrow = limits.max < np.finfo(image.dtype).max
         return (image.clip(limits.min, limits.max) if narrow else image).astype(dtype)
     limits = np.iinfo(dtype)
+    if image.dtype == np.float32 and dtype.itemsize < 4:
+        np.rint(image, out=image)
+        return image.clip(limits.min, limits.max, out=image).astype(dtype)
     # The largest 64-bit integers are no float64: the next float above them would wrap.
     top = limits.max if dtype.itemsize < 8 else np.nextafter(float(limits.max), 0)
     return np.clip(np.rint(image), limits.min, top).astype(dtype)

@@ -1,5 +1,6 @@
 """The training loop: one visible sequence."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -109,9 +110,12 @@ def train_one_epoch(trainer: Trainer, iterations: int, title: str = "") -> dict[
     trainer.train_mode()
     losses = RunningLoss.start(trainer.device)
     bar = tqdm(range(iterations), desc=title, unit="batch", dynamic_ncols=True)
+    waited, started = 0.0, time.perf_counter()
     for step in bar:
         optimizer.zero_grad(set_to_none=True)
+        asked = time.perf_counter()
         batches = [trainer.next_batch() for _ in range(trainer.accumulate)]
+        waited += time.perf_counter() - asked
         parts = Parts(model, trainer.criterion, batches, trainer.precision, weighted=trainer.weighted)
         for images, masks in parts:
             with trainer.precision.autocast():
@@ -131,7 +135,8 @@ def train_one_epoch(trainer: Trainer, iterations: int, title: str = "") -> dict[
         losses.iterations += 1
         if step % READ_EVERY == 0 or step == iterations - 1:
             mean = losses.means()["main"]
-            bar.set_postfix(loss=f"{mean:.4f}", lr=f"{lr:.2e}")
+            wait = waited / (time.perf_counter() - started)  # share of the time: the reading is too slow
+            bar.set_postfix(loss=f"{mean:.4f}", lr=f"{lr:.2e}", wait=f"{wait:.0%}")
             check_finite(mean, lr)
     return {**losses.means(), "lr": lr}
 
