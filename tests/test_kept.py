@@ -38,9 +38,9 @@ def test_kept_samples_change_nothing(samples, level, monkeypatch):
     once = SegmentationDataset(samples, CLASSES, augmentation)
     reads = []
     monkeypatch.setattr(
-        kept, "read_image", lambda path, read=kept.read_image: reads.append(path) or read(path)
+        kept, "read_source", lambda source, read=kept.read_source: reads.append(source) or read(source)
     )
-    monkeypatch.setattr(dataset_module, "read_image", None)
+    monkeypatch.setattr(dataset_module, "read_source", None)
     for key, item in zip(keys, found, strict=True):
         again = once[key]
         for name in ("image", "valid", "mask"):

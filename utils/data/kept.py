@@ -4,8 +4,8 @@ import numpy as np
 
 from utils.data.labels import Classes
 from utils.data.masks import read_mask
-from utils.data.raster import read_image
 from utils.data.samples import Sample
+from utils.data.source import read_source
 
 # Of a larger sample the decoding of its pixels, not the opening of its files, takes the time.
 _MOST_PIXELS = 2**16
@@ -35,7 +35,7 @@ class KeptSamples:
         part = sample.window is not None or sample.avoid or sample.cells
         if part or sample.height * sample.width > _MOST_PIXELS or self._room <= 0:
             return None
-        arrays = (*read_image(sample.image), read_mask(sample, self.classes))
+        arrays = (*read_source(sample.source), read_mask(sample, self.classes))
         self._kept[id(sample)] = sample, arrays
         self._room -= sum(array.nbytes for array in arrays)
         return arrays
