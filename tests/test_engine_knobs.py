@@ -10,6 +10,10 @@ from nets import create_model
 from nets.errors import UserError
 from tests.helpers import randomize
 from tests.test_criterion import Toy, scene
+from tests.test_train import COMMON
+from tests.tiny_dataset import write_dataset
+from train import main
+from utils.checkpoint import read_checkpoint
 from utils.data.labels import IGNORE
 from utils.options import train_options
 from utils.training.accumulate import Parts, is_mean_over_pixels
@@ -272,3 +276,32 @@ def test_a_recipe_knows_its_batch(words, batches, lr, reason):
     settings, decisions = resolve(options, recipe, 1000)
     assert choose_accumulation(options, recipe)[0] == batches and settings.lr == pytest.approx(lr)
     assert {name: why for name, _, why in decisions}["lr"] == reason
+
+
+def run(folder, *words: str) -> dict:
+    """Train as train.py does and return the last checkpoint of the run "knobs"."""
+    main(["--DATASET_PATH", str(folder / "data"), *COMMON, *words])
+    return read_checkpoint(folder / "pth_files" / "knobs" / "last.pth")
+
+
+def test_a_run_with_all_of_them_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "data", bands=3, size=48, tiles=8)
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
+    words = ["--EMA", "0.6", "--ACCUMULATE", "2", "--FREEZE", "backbone.body.conv1", "--CLIP_GRAD", "1"]
+    words += ["--GRAD_CHECKPOINT", "--CHANNELS_LAST", "--COMPILE", "--RUN_NAME", "knobs"]
+    words += ["--LR_SCHEDULER", "step", "--LR_STEP", "9"]
+    whole = run(tmp_path, *words, "--EPOCHS", "2")
+    assert compiled == ["SegmentationModel"]
+    text = capsys.readouterr().out
+    assert "2 x 2 images per step" in text and "of 2 iterations of 4 crops" in text
+    (tmp_path / "pth_files" / "knobs").rename(tmp_path / "pth_files" / "whole")
+    run(tmp_path, *words, "--EPOCHS", "1")
+    parts = run(tmp_path, "--RESUME", "knobs", "--EPOCHS", "2")
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(parts["state_dict"][name], tensor), name
+    live = whole["training"]["ema"]["network"]
+    assert all(torch.equal(parts["training"]["ema"]["network"][name], live[name]) for name in live)
+    assert not all(torch.equal(live[name], whole["state_dict"][name]) for name in live)
+    assert parts["training"]["ema"]["count"] == 4
