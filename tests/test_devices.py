@@ -55,5 +55,12 @@ def test_the_total_batch_must_divide():
         check_batch(2, 3)
 
 
+def test_the_gpu_of_apples_machines(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert chosen(monkeypatch, 0) == ["mps"] and chosen(monkeypatch, 0, "--GPU_ID", "0") == ["mps"]
+    assert chosen(monkeypatch, 0, "--USE_CPU") == ["cpu"] and chosen(monkeypatch, 1) == ["cuda:0"]
+    assert describe([torch.device("mps")]) == "Apple GPU"
+
+
 def test_the_cpu_is_said():
     assert describe([torch.device("cpu")]).startswith("CPU (1 threads")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nets.errors import UserError
-from utils.processes import note_failure, quiet_beside_the_first
+from utils.processes import is_launched, note_failure, quiet_beside_the_first
 
 
 def run_program(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
@@ -36,7 +36,8 @@ def _end(code: int, line: str) -> int:
     """Say why the program ends, unless another process has failed before, and return the exit code."""
     is_first, code = note_failure(code)
     if is_first:
-        print(line, file=sys.stderr)
+        # Another process may have left a progress bar on the line.
+        print(f"\n{line}" if is_launched() else line, file=sys.stderr)
     return code
 
 

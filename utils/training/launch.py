@@ -5,12 +5,14 @@ The processes are this program again, with the same flags: torch's elastic launc
 """
 
 import argparse
+import io
 import logging
 import os
 import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -32,7 +34,8 @@ def processes_to_start(options: argparse.Namespace) -> int:
     """
     if is_launched():
         return 1
-    options = resume(options)[0]
+    with redirect_stderr(io.StringIO()):  # the processes themselves say how they go on
+        options = resume(options)[0]
     devices = choose_devices(options)
     asked = options.PROCESSES
     if options.PARALLEL == "dp":
@@ -60,8 +63,11 @@ def launch(count: int, program: Path, argv: Sequence[str] | None) -> int:
         argv: its arguments, default: the command line's.
     """
     # The processes say what went wrong; what the launcher logs about it is for its developers.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    logging.getLogger("torch.distributed.launcher").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Seconds until a process that waits for one that has ended is ended too.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "15")
     # As many threads in all as there are processors: each process would take them all.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, processors() // count)))
     with tempfile.TemporaryDirectory(prefix="pureseg_") as folder:
