@@ -38,7 +38,7 @@ def test_plain_warm_up_is_at_most_a_twentieth_of_the_run():
 
 
 def test_paper_recipe_scales_the_rate_with_the_batch():
-    chosen, _ = settings("--RECIPE", "paper", "--BATCH_SIZE", "8")
+    chosen, _ = settings("--RECIPE", "paper", "--BATCH_SIZE", "8", "--SCALE_LR", "on")
     assert chosen.lr == pytest.approx(3e-5) and chosen.head_lr_factor == 10 and chosen.warmup_iters == 1500
     assert chosen.optimizer == "adamw" and chosen.weight_decay == 0.01 and chosen.poly_power == 1.0
 

@@ -286,7 +286,7 @@ def test_mask2former_loss():
 
 
 def test_rate_and_floor_follow_the_batch():
-    run = Run("ocrnet --BACKBONE_TYPE resnet18", "--BATCH_SIZE", "8")
+    run = Run("ocrnet --BACKBONE_TYPE resnet18", "--BATCH_SIZE", "8", "--SCALE_LR", "on")
     assert run.settings.lr == pytest.approx(0.01) and run.settings.min_lr == pytest.approx(1e-4)
     assert run.reasons["min_lr"] == "paper recipe for backbone resnet: 0.0002 at batch 16, scaled to 8"
 
