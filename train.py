@@ -42,7 +42,8 @@ def train(options: argparse.Namespace) -> None:
         leave()
         return
     session = open_session(options)
-    with gathered_warnings(), advice_on_memory(session.options, session.crop, session.device):
+    needed = session.options, session.crop, session.device, session.accumulate
+    with gathered_warnings(), advice_on_memory(*needed):
         while session.unfinished:
             train = train_one_epoch(session, session.iterations, session.title)
             average_buffers(session.validated)

@@ -27,6 +27,7 @@ from utils.training.optimizers import build_optimizer, fused
 from utils.training.precision import Precision, allow_tf32
 from utils.training.recipe import choose_accumulation, choose_recipe, resolve
 from utils.training.recompute import find_blocks, recompute_backbone
+from utils.training.setup import check_training_step
 
 CPU = torch.device("cpu")
 
@@ -198,6 +199,15 @@ def test_frozen_parts_stay_and_their_batch_norms_keep_their_statistics():
             freeze(network(), names)
 
 
+def test_a_batch_of_one_needs_frozen_batch_norms():
+    model = create_model("pspnet", bands=2, num_classes=3, backbone="test_resnet")
+    with pytest.raises(UserError, match=r"one value per channel at 1 image.*or --FREEZE batch_norm"):
+        check_training_step(model, 1, (64, 64))
+    check_training_step(model, 1, (64, 64), "batch_norm")
+    check_training_step(model, 2, (64, 64), "backbone")
+    assert all(parameter.requires_grad for parameter in model.parameters()) and model.training
+
+
 def test_the_average_of_the_weights():
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -243,12 +253,12 @@ def test_too_little_memory_is_one_line(monkeypatch):
     options = train_options(["--BATCH_SIZE", "8", "--GRAD_CHECKPOINT", "--AMP", "off"])
     message = (
         r"GPU 1 has 24.0 GiB, and --BATCH_SIZE 8 with crops of 512x384 needed more than 23.5 GiB; "
-        r"try --AMP auto, --BATCH_SIZE 4 --ACCUMULATE 2, --PARALLEL fsdp on several GPUs, "
+        r"try --AMP auto, --BATCH_SIZE 4 --ACCUMULATE 6, --PARALLEL fsdp on several GPUs, "
         r"a smaller --CROP_SIZE"
     )
     with (
         pytest.raises(UserError, match=message),
-        advice_on_memory(options, (512, 384), torch.device("cuda", 1)),
+        advice_on_memory(options, (512, 384), torch.device("cuda", 1), 3),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 

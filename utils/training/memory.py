@@ -13,9 +13,15 @@ GIB = 2**30
 
 @contextmanager
 def advice_on_memory(
-    options: argparse.Namespace, crop: tuple[int, int], device: torch.device
+    options: argparse.Namespace, crop: tuple[int, int], device: torch.device, accumulate: int = 1
 ) -> Iterator[None]:
     """Say in one line what to try when the device's memory is not enough for what happens inside.
+
+    Args:
+        options: flags of the run.
+        crop: training crop (height, width) in pixels.
+        device: where the memory is not enough.
+        accumulate: batches per step.
 
     Raises:
         UserError: it was not enough.
@@ -23,7 +29,9 @@ def advice_on_memory(
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise UserError(f"{_needed(options, crop, device)}; try {', '.join(_ways_out(options))}") from error
+        raise UserError(
+            f"{_needed(options, crop, device)}; try {', '.join(_ways_out(options, accumulate))}"
+        ) from error
 
 
 def _needed(options: argparse.Namespace, crop: tuple[int, int], device: torch.device) -> str:
@@ -35,13 +43,13 @@ def _needed(options: argparse.Namespace, crop: tuple[int, int], device: torch.de
     return f"GPU {device.index} has {whole:.1f} GiB, and {what} needed more than {used:.1f} GiB"
 
 
-def _ways_out(options: argparse.Namespace) -> list[str]:
+def _ways_out(options: argparse.Namespace, accumulate: int) -> list[str]:
     """Return what makes a run smaller and is not in use yet, the most harmless first."""
     half, ways = options.BATCH_SIZE // 2, []
     if options.AMP == "off":
         ways.append("--AMP auto")
     if half:
-        ways.append(f"--BATCH_SIZE {half} --ACCUMULATE {2 * (options.ACCUMULATE or 1)}")
+        ways.append(f"--BATCH_SIZE {half} --ACCUMULATE {2 * accumulate}")
     if not options.GRAD_CHECKPOINT:
         ways.append("--GRAD_CHECKPOINT")
     if options.PARALLEL != "fsdp":

@@ -61,7 +61,7 @@ def distribute(
     return wrapped
 
 
-def without_gradient(network: nn.Module, criterion: nn.Module, side: int = 64) -> list[nn.Parameter]:
+def without_gradient(network: nn.Module, criterion: nn.Module, side: int = 128) -> list[nn.Parameter]:
     """Return the parameters on which the loss does not depend, found by a small step of a copy."""
     trial = copy.deepcopy(network).train()
     side = math.ceil(max(side, network.min_size) / network.size_divisor) * network.size_divisor

@@ -93,7 +93,7 @@ def make_plan(
     tf32 = allow_tf32(options)
     network = build(options, data.bands, data.classes.num_classes)
     together = synchronizes(devices[0], options.SYNC_BN)
-    check_training_step(network, options.BATCH_SIZE // (1 if together else sharing), crop)
+    check_training_step(network, options.BATCH_SIZE // (1 if together else sharing), crop, options.FREEZE)
     backbone = network.blueprint["options"].get("backbone")
     if folder is None:
         folder = Path(agree(str(new_run(options.RUN_NAME, f"{family}_{backbone}" if backbone else family))))

@@ -25,6 +25,7 @@ from utils.data.labels import Classes
 from utils.data.layout import DatasetInfo, reading_of, scan_dataset
 from utils.data.statistics import BandStatistics
 from utils.training.criterion import check_loss
+from utils.training.freeze import freeze
 from utils.training.optimizer_names import check_optimizer
 from utils.training.recipe import DEFAULTS, choose_recipe
 
@@ -176,13 +177,23 @@ def choose_normalization(
     return "data"
 
 
-def check_training_step(network: nn.Module, batch_size: int, crop: tuple[int, int]) -> None:
+def check_training_step(
+    network: nn.Module, batch_size: int, crop: tuple[int, int], frozen: str | None = None
+) -> None:
     """Run one training step's forward pass without memory, to find sizes the network cannot be trained at.
 
+    Args:
+        network: the network.
+        batch_size: images on one device.
+        crop: their height and width in pixels.
+        frozen: the flag FREEZE.
+
     Raises:
-        UserError: batch norm would see a single value per channel.
+        UserError: batch norm would see a single value per channel, or nothing has a name in FREEZE.
     """
     shadow = copy.deepcopy(network).to("meta").train()
+    for norm in freeze(shadow, frozen) if frozen else ():
+        norm.eval()
     rules = (max(side, network.min_size) for side in crop)
     height, width = (math.ceil(side / network.size_divisor) * network.size_divisor for side in rules)
     try:
@@ -192,7 +203,8 @@ def check_training_step(network: nn.Module, batch_size: int, crop: tuple[int, in
             raise
         raise UserError(
             f"this network has a batch norm that sees one value per channel at {batch_size} image(s) of "
-            f"{height}x{width} per device; use a larger --BATCH_SIZE (2 or more per device) or --CROP_SIZE"
+            f"{height}x{width} per device; use a larger --BATCH_SIZE (2 or more per device) or --CROP_SIZE, "
+            "or --FREEZE batch_norm"
         ) from error
 
 
