@@ -55,6 +55,9 @@ other programs. Normalisation and probabilities are inside.
   in a thousand with another class, is a failure: exit code 1, and no file is left.
 - **In place of a checkpoint**: `predict_small.py`, `predict_large.py` and `evaluate.py` take the `.onnx` as
   `--WEIGHTS`. They do not take a `.pt2`: opening one may run code that is inside.
+- **Limits of the formats.** An ONNX file holds at most 2 GiB of weights; larger networks need `torch_export`.
+  A `.pt2` keeps the CPU as its device (`torch.export.passes.move_to_device_pass` changes that). TorchScript
+  keeps the CPU for good, and what was true of the traced image alone; PyTorch no longer develops it.
 
 ## Measured
 
