@@ -209,7 +209,7 @@ def test_fine_tuning_with_another_class_count(data, tmp_path, capsys):
     assert run(data, "--PRETRAIN_MODEL", str(source), "--NUM_CLASS", "5", "--INIT_LR", "1e-12") == 0
     text = capsys.readouterr().out
     assert "not loaded: classifier.weight: [3, 8, 3, 3] in the file, [5, 8, 3, 3] here" in text
-    assert "mean and standard deviation (checkpoint)" in text
+    assert "as in --PRETRAIN_MODEL (checkpoint)" in text
     old, new = (
         read_checkpoint(source),
         read_checkpoint(tmp_path / "pth_files" / "unet_test_resnet-2" / "last.pth"),
