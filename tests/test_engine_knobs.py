@@ -157,6 +157,17 @@ def test_recomputed_blocks_have_the_same_gradients_and_statistics(family, backbo
     assert again.state_dict().keys() == kept.state_dict().keys()
 
 
+def test_recomputed_blocks_can_be_compiled():
+    kept = network().train()
+    again = copy.deepcopy(kept)
+    recompute_backbone(again)
+    again.compile(backend="eager")  # the tracing, without the compiler
+    for model in (kept, again):
+        model(batch(2, 64)[0])["logits"].square().mean().backward()
+    for one, other in zip(kept.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
 def test_a_backbone_without_blocks_is_named():
     with pytest.raises(UserError, match="--GRAD_CHECKPOINT is given; this backbone has no blocks"):
         recompute_backbone(network(backbone="vgg11"))

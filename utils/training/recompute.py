@@ -49,6 +49,7 @@ def find_blocks(module: nn.Module) -> list[nn.Module]:
     return found
 
 
+@torch.compiler.disable(recursive=False)  # torch.compile cannot trace the contexts; it compiles the blocks
 def _recomputed(block: nn.Module, forward: Callable, *inputs: object, **more: object) -> object:
     """Call the forward of a block, in training without keeping what happens inside."""
     if not (block.training and torch.is_grad_enabled()):
