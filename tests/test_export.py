@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+import rasterio
 import torch
 from PIL import Image
 from torch import nn
@@ -151,6 +152,12 @@ def test_an_image_file(folder, tmp_path):
     images = cut_out(network, tmp_path / "a.npy", 2, (64, 96))
     assert images.shape == (2, 4, 40, 96)
     assert np.array_equal(images[1].numpy(), image[:, 104:].transpose(2, 0, 1))
+    with rasterio.open(
+        tmp_path / "c.tif", "w", driver="GTiff", count=4, height=40, width=200, dtype="uint8"
+    ) as target:
+        target.write(image[..., ::-1].transpose(2, 0, 1))
+        target.descriptions = ("nir", "blue", "green", "red")
+    assert torch.equal(cut_out(network, tmp_path / "c.tif", 2, (64, 96)), images)
     np.save(tmp_path / "b.npy", image[..., :3])
     with pytest.raises(UserError, match=r"has 3 bands; the network was trained on 4"):
         cut_out(network, tmp_path / "b.npy", 2, (64, 96))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.errors import UserError
+from utils.data.band_choice import TrainedBands
 from utils.data.raster import Window, raster_info, read_image
 from utils.inference.padding import pad_to_rules
 from utils.inference.windows import to_images
@@ -137,14 +137,16 @@ def cut_out(network: nn.Module, path: str | Path, batch: int, size: tuple[int, i
     """Return parts (B, C, H, W) of an image file, from its middle on; small ones follow the size rules.
 
     Raises:
-        UserError: the image has another number of bands.
+        UserError: the image has other bands.
     """
     info = raster_info(path)
-    if info.bands != network.bands:
-        raise UserError(f"--IMAGE {path} has {info.bands} bands; the network was trained on {network.bands}")
+    order = TrainedBands.of(network).choose(info.band_names, f"--IMAGE {path}")
     height, width = min(size[0], info.height), min(size[1], info.width)
     below, right = info.height - height, info.width - width
     # The middle, and for a second image the last corner.
     places = [(below // 2, right // 2), (below, right)][:batch]
-    parts = [to_images(*read_image(path, Window(*place, height, width))) for place in places]
+    parts = []
+    for place in places:
+        image, valid = read_image(path, Window(*place, height, width))
+        parts.append(to_images(image if order is None else image[list(order)], valid))
     return pad_to_rules(torch.stack(parts), network)[0]
