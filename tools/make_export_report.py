@@ -68,7 +68,7 @@ constant per pixel) as a share of the largest logit. {versions}.
 | family | variant | {titles} |
 |---|---|{rules}|
 {table}
-
+{missing}
 Made by `python tools/make_export_report.py`.
 """
 REASONS = """
@@ -137,6 +137,7 @@ def page(rows: list[dict]) -> str:
         f"| {family} | {kind} | {' | '.join(own.get(name, 'not measured') for name in FORMATS)} |"
         for (family, kind), own in sorted(cells.items())
     ]
+    missing = [family for family in list_models() if all(family != known for known, _ in cells)]
     versions = (
         f"Python {platform.python_version()}, torch {str(torch.__version__).split('+')[0]}, "
         f"onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}"
@@ -151,6 +152,7 @@ def page(rows: list[dict]) -> str:
         titles=" | ".join(each.title for each in FORMATS.values()),
         rules="|".join("---" for _ in FORMATS),
         table="\n".join(lines),
+        missing=f"\nNot measured: {', '.join(missing)}.\n" if missing else "",
     )
     reasons = [
         f"- **{row['family']}, {row['variant']}, {FORMATS[row['format']].title}**: {row['reason']}"
