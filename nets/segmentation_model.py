@@ -80,7 +80,12 @@ class SegmentationModel(SegmentationNetwork):
         aux_channels: width of the usual auxiliary FCN head, on the last feature map but one; 0 is none.
         aux_heads: auxiliary heads instead of the usual one: modules that map the backbone's maps to logits
             (B, K, h, w), with `.align_corners`.
+
+    Attributes:
+        enlarged: keys of a family's own outputs (B, D, h, w) that are resized to the image as the logits are.
     """
+
+    enlarged: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -117,15 +122,21 @@ class SegmentationModel(SegmentationNetwork):
     def forward(self, images: Tensor) -> dict[str, Tensor | list[Tensor]]:
         """Map (B, C, H, W) in data units to {"logits": (B, K, H, W)}; training may add the list "aux"."""
         size = images.shape[-2:]
-        features = self.backbone(self.normalize(images))
+        features = self.encode(self.normalize(images))
         outputs = self.decode(features)
-        outputs["logits"] = resize(outputs["logits"], size, align_corners=self.align_corners)
+        for key in ("logits", *self.enlarged):
+            if key in outputs:
+                outputs[key] = resize(outputs[key], size, align_corners=self.align_corners)
         if self.training:
             aux = [resize(x, size, align_corners=self.align_corners) for x in outputs.pop("aux", [])]
             aux += [resize(head(features), size, align_corners=head.align_corners) for head in self.aux_heads]
             if aux:
                 outputs["aux"] = aux
         return outputs
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Map normalised images (B, C, H, W) to the maps that the decoder and the auxiliary heads read."""
+        return self.backbone(x)
 
     def decode(self, features: list[Tensor]) -> dict[str, Tensor | list[Tensor]]:
         """Map the (B, C_i, h_i, w_i) to {"logits": (B, K, h, w)}.

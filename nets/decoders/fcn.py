@@ -1,11 +1,12 @@
 """The fully convolutional head: convolutions on one map, as decoder or as auxiliary classifier."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from nets.layers.conv import ConvNormAct, set_norm_eps
+from nets.layers.conv import ConvNormAct, SeparableConv, set_norm_eps
 from nets.layers.init import init_classifier, init_weights
 from nets.layers.resize import resize
 
@@ -40,6 +41,8 @@ class FCNDecoder(nn.Module):
         context: module behind the first convolution, where the deepest features see the whole scene.
         align_corners: how several maps are resized.
         norm_eps: epsilon of the batch norms.
+        separable: depthwise separable convolutions.
+        act_between: ReLU between the two parts of these.
     """
 
     def __init__(
@@ -55,19 +58,22 @@ class FCNDecoder(nn.Module):
         context: nn.Module | None = None,
         align_corners: bool = False,
         norm_eps: float = 1e-5,
+        separable: bool = False,
+        act_between: bool = True,
     ):
         super().__init__()
         self.index, self.align_corners = tuple(index), align_corners
+        conv = partial(SeparableConv, act_between=act_between) if separable else ConvNormAct
         width = joined_channels(in_channels, index)
         self.convs = nn.Sequential()
         for i in range(num_convs):
             before = width if i == 0 else channels
-            self.convs.append(ConvNormAct(before, channels, kernel_size, dilation=dilation))
+            self.convs.append(conv(before, channels, kernel_size, dilation=dilation))
             if i == 0 and context is not None:
                 self.convs.append(context)
         self.out_channels = channels if num_convs or concat_input else width
         after = channels if num_convs else width
-        self.join = ConvNormAct(width + after, channels, kernel_size) if concat_input else None
+        self.join = conv(width + after, channels, kernel_size) if concat_input else None
         set_norm_eps(self, norm_eps)
 
     def forward(self, features: list[Tensor]) -> Tensor:

@@ -131,6 +131,26 @@ def norm_eps(section: dict) -> float:
     return float(norm.get("eps", 1e-5))
 
 
+def need_usual_norm(section: dict) -> None:
+    """Check that a section's batch norms have the usual epsilon, which some of its layers have in any case.
+
+    Raises:
+        UserError: they have another.
+    """
+    if norm_eps({"norm_cfg": {"type": "BN"}} | section) != 1e-5:
+        raise UserError(f"{type_of(section)} has norm_cfg={section['norm_cfg']}; eps=1e-5 is needed here")
+
+
+def need_relu(section: dict, options: dict) -> None:
+    """Check that a section's convolutions are usual ones with ReLU.
+
+    Raises:
+        UserError: they are not.
+    """
+    if options.get("conv_cfg") is not None or (options.get("act_cfg") or {}).get("type") != "ReLU":
+        raise UserError(f"{type_of(section)} has other convolutions or activations than Conv2d and ReLU")
+
+
 def layer_norm_eps(section: dict, default: float) -> float:
     """Return the epsilon of a section's layer norms.
 

@@ -1,5 +1,7 @@
 """OpenMMLab's heads that several families share: options of ours, and where each tensor goes."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from nets.errors import UserError
@@ -88,6 +90,23 @@ def fcn_head(head: dict) -> dict:
     }
 
 
+def own_head(head: dict, order: Sequence[int]) -> dict:
+    """Return the builder options that make an OpenMMLab FCNHead on the maps of a network of one's own.
+
+    Args:
+        head: section of the configuration.
+        order: our number of each of their maps.
+    """
+    options = fcn_head(head)
+    outside = {key: options.pop(key) for key in ("channels", "dropout", "align_corners")}
+    return outside | {"head_options": reorder(options, order)}
+
+
+def reorder(options: dict, order: Sequence[int]) -> dict:
+    """Return a head's arguments with our numbers of the maps."""
+    return options | {"index": tuple(order[i] for i in options["index"])}
+
+
 def conv_rules(theirs: str, ours: str) -> Rules:
     """Return the rules of a convolution with norm: the checkpoint's pattern and our name, without the dot."""
     return [(rf"{theirs}\.conv\.", f"{ours}.conv."), (rf"{theirs}\.bn\.", f"{ours}.norm.")]
@@ -110,8 +129,12 @@ def fcn_rules(head: str, decoder: str, classifier: str) -> Rules:
     ]
 
 
-def aux_options(model: dict) -> tuple[dict, ...]:
+def aux_options(model: dict, order: Sequence[int] | None = None) -> tuple[dict, ...]:
     """Return what the builders' option `aux_heads` is for a configuration.
+
+    Args:
+        model: the configuration's model section.
+        order: our number of each of their maps; None where the numbers are the same.
 
     Raises:
         UserError: an auxiliary head that is no FCNHead or has its own number of classes.
@@ -120,7 +143,8 @@ def aux_options(model: dict) -> tuple[dict, ...]:
     for head in heads:
         if type_of(head) != "FCNHead":
             raise UserError(f"the auxiliary head {type_of(head)!r} is not here; FCNHead is")
-    return tuple(fcn_head(head) for head in heads)
+    described = (fcn_head(head) for head in heads)
+    return tuple(described if order is None else (reorder(each, order) for each in described))
 
 
 def aux_rules(model: dict) -> Rules:
@@ -177,7 +201,12 @@ def aspp_rules(decoder: str, dilations: tuple[int, ...], *, separable: bool) -> 
     return rules
 
 
-def pooled_branch_last(state_dict: dict[str, Tensor], *, channels: int) -> dict[str, Tensor]:
-    """Return the weights with the pooled branch's channels behind the others', where the papers have them."""
-    key = "decode_head.bottleneck.conv.weight"
+def pooled_branch_last(
+    state_dict: dict[str, Tensor], *, channels: int, layer: str = "decode_head.bottleneck"
+) -> dict[str, Tensor]:
+    """Return the weights with a layer's first input channels, the pooled ones, behind the others.
+
+    That is where the papers have them.
+    """
+    key = f"{layer}.conv.weight"
     return {**state_dict, key: state_dict[key].roll(-channels, dims=1)}

@@ -189,7 +189,8 @@ def _normalization(config: dict) -> tuple[list[float], list[float], list[str]]:
             # The step of 0.x swaps unless told otherwise, the preprocessor of 1.x only when told.
             rgb = each.get("bgr_to_rgb", each.get("to_rgb", type_of(each) != "SegDataPreProcessor"))
             return mean, std, _band_names(len(mean), rgb)
-    bands = config["model"].get("backbone", {}).get("in_channels", 3)
+    backbone = config["model"].get("backbone", {})
+    bands = backbone.get("in_channels", backbone.get("backbone_cfg", {}).get("in_channels", 3))
     swapped = any(isinstance(each, dict) and each.get("bgr_to_rgb") for each in candidates[:2])
     return [0.0] * bands, [1.0] * bands, _band_names(bands, swapped)
 

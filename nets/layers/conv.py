@@ -40,10 +40,23 @@ class ConvNormAct(nn.Sequential):
             self.act = nn.ReLU(inplace=True)
 
 
+class NormActConv(nn.Sequential):
+    """Batch norm -> ReLU -> convolution without bias, padded so that the size stays."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, *, groups: int = 1):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.act = nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=False
+        )
+
+
 class SeparableConv(nn.Sequential):
     """Depthwise then pointwise convolution, each with batch norm and ReLU (Chollet, Xception, CVPR 2017).
 
-    `norm_between=False` leaves norm and ReLU between the two out, `act_between=False` the ReLU alone.
+    `norm_between=False` leaves norm and ReLU between the two out, `act_between=False` the ReLU alone; `norm`
+    and `act` are those behind the second.
     """
 
     def __init__(
@@ -52,22 +65,31 @@ class SeparableConv(nn.Sequential):
         out_channels: int,
         kernel_size: int = 3,
         *,
+        stride: int = 1,
         dilation: int = 1,
         norm_between: bool = True,
         act_between: bool = True,
+        norm: bool = True,
+        act: bool = True,
     ):
         super().__init__()
         self.depthwise = ConvNormAct(
             in_channels,
             in_channels,
             kernel_size,
+            stride=stride,
             dilation=dilation,
             groups=in_channels,
             norm=norm_between,
             act=norm_between and act_between,
             bias=False,
         )
-        self.pointwise = ConvNormAct(in_channels, out_channels, 1)
+        self.pointwise = ConvNormAct(in_channels, out_channels, 1, norm=norm, act=act)
+
+
+def norm_prelu(channels: int, eps: float = 1e-5) -> nn.Sequential:
+    """Return batch norm -> PReLU with one slope per channel."""
+    return nn.Sequential(nn.BatchNorm2d(channels, eps=eps), nn.PReLU(channels))
 
 
 def set_norm_eps(module: nn.Module, eps: float) -> None:
@@ -75,3 +97,10 @@ def set_norm_eps(module: nn.Module, eps: float) -> None:
     for layer in module.modules():
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
             layer.eps = eps
+
+
+def set_norm_momentum(module: nn.Module, momentum: float) -> None:
+    """Set the share of a new batch in the running statistics of every batch norm in a module."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            layer.momentum = momentum

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nets.layers.conv import norm_prelu
 from nets.layers.init import init_classifier, init_weights
 from nets.layers.margins import pad
 from nets.layers.unpool import max_unpool
@@ -38,10 +39,6 @@ REDUCTION = 4
 EPS = 1e-3
 # Bottlenecks 2.1 to 2.8, and stage 3 once more: dilation and kernel; 5 stands for 5x1 and 1x5.
 CONTEXT = ((1, 3), (2, 3), (1, 5), (4, 3), (1, 3), (8, 3), (1, 5), (16, 3))
-
-
-def _norm_act(channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.BatchNorm2d(channels, eps=EPS), nn.PReLU(channels))
 
 
 def _conv(width: int, dilation: int, kernel: int) -> nn.Module:
@@ -59,9 +56,9 @@ def _branch(enter: nn.Conv2d, middle: nn.Module, channels: int, dropout: float) 
     width = enter.out_channels
     return nn.Sequential(
         enter,
-        _norm_act(width),
+        norm_prelu(width, EPS),
         middle,
-        _norm_act(width),
+        norm_prelu(width, EPS),
         nn.Conv2d(width, channels, 1, bias=False),
         nn.BatchNorm2d(channels, eps=EPS),
         nn.Dropout2d(dropout),
@@ -76,7 +73,7 @@ class InitialBlock(nn.Module):
         filters = max(FILTERS, WIDTH - bands)
         self.out_channels = filters + bands
         self.conv = nn.Conv2d(bands, filters, 3, stride=2, padding=1, bias=False)
-        self.act = _norm_act(self.out_channels)
+        self.act = norm_prelu(self.out_channels, EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, D, H / 2, W / 2), rounded up."""
