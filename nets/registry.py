@@ -18,6 +18,8 @@ from nets.errors import UserError
 
 # Names people type for one version of a family.
 ALIASES = {
+    "bisenetv1": ("bisenet", {"version": "v1"}),
+    "bisenetv2": ("bisenet", {"version": "v2"}),
     "deeplabv3": ("deeplab", {"version": "v3"}),
     "deeplabv3plus": ("deeplab", {"version": "v3plus"}),
 }
