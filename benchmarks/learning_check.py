@@ -46,8 +46,8 @@ SMALLEST = {
         family: ["--BACKBONE_TYPE", "resnet18"]
         for family in (
             "ann", "apcnet", "ccnet", "danet", "deeplab", "dmnet", "dnlnet", "emanet", "encnet", "fastfcn",
-            "fcn", "gcnet", "isanet", "mask2former", "nonlocal_net", "psanet", "pspnet", "refinenet", "unet",
-            "upernet",
+            "fcn", "gcnet", "icnet", "isanet", "mask2former", "nonlocal_net", "psanet", "pspnet", "refinenet",
+            "unet", "upernet",
         )
     },
     "hrnet": ["--BACKBONE_TYPE", "w18s"],
@@ -55,7 +55,10 @@ SMALLEST = {
     "setr": ["--BACKBONE_TYPE", "base", "--MODEL_OPTIONS", "decoder=naive"],
 }  # fmt: skip
 # Further members of a family that are another network.
-MORE = {"fcn": [["--BACKBONE_TYPE", "vgg16", "--MODEL_OPTIONS", "version=8s"]]}
+MORE = {
+    "bisenet": [["--MODEL_OPTIONS", "version=v2"]],
+    "fcn": [["--BACKBONE_TYPE", "vgg16", "--MODEL_OPTIONS", "version=8s"]],
+}
 SHARE = 0.9
 MANY, FEW, LONGEST = 16, 4, 20 * 60  # images, images of slow families, seconds
 EVALUATE_EVERY = 50

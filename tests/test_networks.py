@@ -32,10 +32,16 @@ SMALLEST = {
         )
     },
     "psanet": {"backbone": "resnet18", "channels": 32, "mask_size": (13, 13)},
+    "bisenet": {"backbone": "resnet18", "aux": True},
+    "cgnet": {"blocks": (2, 3)},
+    "ddrnet": {"backbone": "23slim", "aux": True},
     "deeplab": {"backbone": "resnet18"},
     "enet": {},
+    "erfnet": {},
+    "fast_scnn": {"aux": True},
     "fcn": {"backbone": "resnet18"},
     "hrnet": {"backbone": "w18s"},
+    "icnet": {"backbone": "resnet18", "aux": True},
     "mask2former": {
         "backbone": "resnet18",
         "queries": 25,
@@ -47,19 +53,21 @@ SMALLEST = {
         "feedforward": 64,
     },
     "ocrnet": {"backbone": "w18s"},
+    "pidnet": {"backbone": "s", "aux": True},
     "pspnet": {"backbone": "resnet18"},
     "refinenet": {"backbone": "resnet18", "channels": (64,)},
     "segformer": {"backbone": "b0"},
     "segnet": {"backbone": "vgg11"},
     "segnext": {"backbone": "t"},
     "setr": {"backbone": "base", "decoder": "naive"},
+    "stdc": {"backbone": "stdc1", "aux": True},
     "unet": {"backbone": "resnet18"},
     "upernet": {"backbone": "resnet18"},
 }
 # Parameters without a gradient: (family, part of the name) -> reason.
 NO_GRADIENT = {("emanet", "decoder.middle."): "no gradient passes the expectation maximisation"}
 # Where papers stand; few have no preprint.
-PAPER = r"https://(arxiv\.org/abs|openaccess\.thecvf\.com|hszhao\.github\.io/papers)/"
+PAPER = r"https://(arxiv\.org/abs|openaccess\.thecvf\.com|hszhao\.github\.io/papers|ieeexplore\.ieee\.org)/"
 FAMILIES = list_models()
 
 

@@ -5,7 +5,9 @@ import torch
 
 from nets.backbones.configured import create_configured_backbone
 from nets.errors import UserError
+from nets.importers.openmmlab import Imported, read_openmmlab
 from tests.helpers import SHARED, shared_parity
+from tools import make_parity_report
 from tools.make_parity_report import main
 from tools.parity_runner import run
 
@@ -65,8 +67,15 @@ def test_options_that_do_not_fit():
         create_configured_backbone("resnet50", bands=3, options={"multi_grid": (1, 2)})
 
 
-def test_report(tmp_path):
+def test_report(tmp_path, monkeypatch):
     shared_parity("pspnet_r18")  # skips where the references are not here
+
+    def without_erfnet(checkpoint: dict) -> Imported:
+        if "ERFNet" in checkpoint["meta"]["cfg"]:
+            raise UserError("no network here has it; say something else")
+        return read_openmmlab(checkpoint)
+
+    monkeypatch.setattr(make_parity_report, "read_openmmlab", without_erfnet)
     table = tmp_path / "parity.md"
     refs = str(SHARED / "parity" / "refs")
     assert main(["--REFS", refs, "--ONLY", "^(pspnet_r18|erfnet)$", "--OUTPUT", str(table)]) == 0
@@ -76,7 +85,7 @@ def test_report(tmp_path):
         "| pspnet_r18 | `pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py` | pspnet, resnet18 |" in text
     )
     assert text.count("| same |") == 1 and "- **pspnet_r18**: channels=128, " in text
-    assert "## Not compared\n\n- erfnet: " in text
+    assert "## Not compared\n\n- erfnet: no network here has it\n" in text
     assert str(SHARED) not in text and str(tmp_path) not in text and f"torch {torch.__version__}"[:9] in text
     with pytest.raises(UserError, match="there is no such folder"):
         main(["--REFS", str(tmp_path / "absent")])
