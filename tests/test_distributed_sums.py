@@ -13,6 +13,7 @@ from utils.training.distributed_sums import reduce_sum
 from utils.training.mask_loss import MaskCriterion
 
 K, Q, WEIGHTS = 3, 5, [0.5, 2.0, 1.0]
+OF_SEVERAL = {"near_edges": "edges,logits"}
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
 
 
@@ -34,6 +35,8 @@ class Network(nn.Module):
             "logits": logits,
             "aux": [logits.roll(1, 1)],
             "class_presence": logits.mean((2, 3)),
+            "detail": logits[:, :2],
+            "edges": logits[:, 1:2],
             "mask_logits": [F.avg_pool2d(masks, 2), masks],
             "class_logits": [classes, -classes],
         }
@@ -42,7 +45,9 @@ class Network(nn.Module):
 def criteria() -> dict[str, nn.Module]:
     criteria = {text: Criterion(text, WEIGHTS) for text in (*PER_PIXEL, "ce+dice:0.5", "ohem(kept=20)")}
     zero = Criterion("ce", WEIGHTS)
-    criteria |= {text: ExtraLosses(zero, {text: text}) for text in EXTRA if text not in PER_PIXEL}
+    criteria |= {
+        text: ExtraLosses(zero, {OF_SEVERAL.get(text, text): text}) for text in EXTRA if text not in PER_PIXEL
+    }
     criteria["mask"] = MaskCriterion(WEIGHTS, points=40)
     return {name: criterion.double() for name, criterion in criteria.items()}
 

@@ -11,9 +11,11 @@ from utils.training.losses import LOSSES
 
 K = 4
 WEIGHTS = [0.5, 2.0, 1.0, 0.0]
-# Each loss as people write it, also with other parameters than the usual ones.
+# Each loss as people write it, also with other parameters than the usual ones. Those of edges, which weigh no
+# classes, are tested in test_edge_losses.py.
 WRITTEN = [
-    *EXTRA,
+    *PER_PIXEL,
+    "class_presence",
     "ce(label_smoothing=0.1)",
     "focal(gamma=0.5)",
     "ohem(threshold=0.3,kept=5)",

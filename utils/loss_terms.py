@@ -34,7 +34,16 @@ PER_PIXEL = {
 # The loss of all outputs of networks that predict masks; it stands alone.
 MASK = {"mask": {}}
 # Losses of outputs that only some networks have; RECIPE tables name them.
-SPECIAL = {"class_presence": {}}
+SPECIAL = {
+    "class_presence": {},
+    "detail": {},
+    "edges": {"width": Parameter(4, 1, 99)},
+    "near_edges": {
+        "sure": Parameter(0.8, 0.0, 1.0),
+        "threshold": Parameter(0.7, 0.0, 1.0),
+        "kept": Parameter(1 / 16),
+    },
+}
 MAIN = {**PER_PIXEL, **MASK}
 EXTRA = {**PER_PIXEL, **SPECIAL}
 

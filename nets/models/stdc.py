@@ -210,15 +210,18 @@ def stdc(
     )
 
 
+# Paper, section 4.1: everything has the weight 1.
+GUIDED = {"aux_weight": 1.0, "extra_losses": {"detail": "detail"}}
 RECIPE = {
-    "plain": {"optimizer": "adam", "lr": 1e-3},
-    # MMSegmentation configs/stdc: Cityscapes, 80k iterations, total batch 48.
+    "plain": {"optimizer": "adam", "lr": 1e-3, "model_options": {"aux": True}} | GUIDED,
+    # MMSegmentation configs/stdc: Cityscapes, 80k iterations, total batch 48, crops of 512 x 1024.
     "paper": SGD_POLY
+    | GUIDED
     | {
         "batch_size": 48,
         "warmup_iters": 1000,
         "warmup_factor": 0.1,
-        "aux_weight": 1.0,
+        "loss": "ohem(threshold=0.7,kept=10000)",
         "model_options": {"aux": True, "dropout": 0.1},
     },
 }

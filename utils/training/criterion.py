@@ -51,7 +51,8 @@ class ExtraLosses(nn.Module):
 
     Args:
         criterion: of the other outputs.
-        losses: output key -> loss, as `parse_loss` reads it.
+        losses: output key -> loss, as `parse_loss` reads it; of a loss of several outputs the keys stand with
+            commas between them.
     """
 
     def __init__(self, criterion: nn.Module, losses: Mapping[str, str]):
@@ -68,8 +69,10 @@ class ExtraLosses(nn.Module):
         """Map outputs and masks (B, H, W) to (loss to minimise, main loss alone), both scalars."""
         total, main = self.criterion(outputs, masks)
         for key, terms in self.terms.items():
-            if key in outputs:
-                total = total + weighted_sum(terms, outputs[key], masks, self.class_weights)
+            found = [outputs[part] for part in key.split(",") if part in outputs]
+            if len(found) > key.count(","):
+                output = found if "," in key else found[0]
+                total = total + weighted_sum(terms, output, masks, self.class_weights)
         return total, main
 
 

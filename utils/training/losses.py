@@ -13,6 +13,7 @@ from torch import Tensor
 
 from utils.data.labels import IGNORE
 from utils.loss_terms import PER_PIXEL, Term
+from utils.training.edge_losses import detail, edges, near_edges
 from utils.training.pixel_losses import cross_entropy, focal, mean_over_batch, ohem
 from utils.training.region_losses import boundary, dice, lovasz, tversky
 
@@ -42,6 +43,9 @@ LOSSES = {
     "lovasz": lovasz,
     "boundary": boundary,
     "class_presence": class_presence,
+    "detail": detail,
+    "edges": edges,
+    "near_edges": near_edges,
 }
 
 
