@@ -37,6 +37,7 @@ DECODERS = [
     family
     for family in list_models()
     if describe_option(inspect.signature(get_builder(family)).parameters["backbone"]).text
+    and family != "icnet"  # which runs a ResNet in two parts
 ]
 # Parts of a backbone whose map a decoder does not look at, between two that it does: (decoder, family of the
 # backbone) -> their names.

@@ -97,16 +97,17 @@ class ContextPath(nn.Module):
         self.out_channels = channels
         init_weights(self)
 
-    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Map the (B, C_i, h_i, w_i) to (B, D, h, w) at the last but one's size and the one's before it."""
+    def forward(self, features: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Map the (B, C_i, h_i, w_i) to (B, D, h, w) at the last but one's size and (B, D, *size)."""
         x, maps = self.pooled(features[-1]), []
-        for i, (refine, conv) in enumerate(zip(self.refine, self.convs, strict=True)):
-            x = refine(features[-1 - i]) + x
-            size = features[-2 - i].shape[-2:]
+        sizes = (features[-2].shape[-2:], size)
+        parts = zip(self.refine, self.convs, reversed(features[-2:]), sizes, strict=True)
+        for refine, conv, deep, wanted in parts:
+            x = refine(deep) + x
             if self.enlarge == "nearest":
-                x = F.interpolate(x, size=size, mode="nearest")
+                x = F.interpolate(x, size=wanted, mode="nearest")
             else:
-                x = resize(x, size, align_corners=self.align_corners)
+                x = resize(x, wanted, align_corners=self.align_corners)
             x = conv(x)
             maps.append(x)
         return maps[0], maps[1]
@@ -152,8 +153,8 @@ class BilateralModel(SegmentationModel):
     def encode(self, x: Tensor) -> list[Tensor]:
         """Map normalised images (B, C, H, W) to fusion, context, coarse context and spatial map."""
         features = self.backbone(x)
-        coarse, context = self.context(features)
         spatial = features[-3] if self.spatial is None else self.spatial(x)
+        coarse, context = self.context(features, spatial.shape[-2:])
         return [self.fusion(spatial, context), context, coarse, spatial]
 
     def decode(self, features: list[Tensor]) -> dict[str, Tensor | list[Tensor]]:

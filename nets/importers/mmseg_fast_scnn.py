@@ -83,7 +83,7 @@ def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
         rules += separable_rules(rf"{down}\.dsconv{i}", f"backbone.down.{i}")
     for i in range(3):
         block = rf"{extractor}\.bottleneck{i + 1}\.(\d)\.conv\.(\d)"
-        rules += conv_rules(block, rf"backbone.groups.{i}.\1.\2")
+        rules += conv_rules(block, rf"backbone.groups.{i}.\1.convs.\2")
     rules += [
         *conv_rules(rf"{extractor}\.ppm\.(\d)\.1", r"backbone.pyramid.pyramid.branches.\1.1"),
         *conv_rules(rf"{extractor}\.out", "backbone.pyramid.join"),

@@ -74,7 +74,7 @@ def bisenet(
     aux_heads: tuple[dict, ...] = (),
     backbone_options: dict | None = None,
 ) -> SegmentationModel:
-    """BiSeNet v1 on any backbone with strides 8, 16 and 32, or v2.
+    """BiSeNet v1 on the two deepest maps of any backbone, or v2.
 
     Args:
         bands: bands of an image.
@@ -104,7 +104,7 @@ def bisenet(
     shape = {"bands": bands, "num_classes": num_classes, "dropout": dropout, "align_corners": align_corners}
     if version == "v1":
         name = "resnet18" if plain(backbone) == "auto" else backbone
-        encoder = create_configured_backbone(name, bands=bands, stages=3, options=backbone_options)
+        encoder = create_configured_backbone(name, bands=bands, stages=2, options=backbone_options)
         fusion = FeatureFusion(spatial_channels[-1] + context_channels, fusion_channels, norm_gate=norm_gate)
         maps = [fusion_channels, context_channels, context_channels, spatial_channels[-1]]
         parts = {

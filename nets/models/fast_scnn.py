@@ -30,12 +30,13 @@ HEAD = {"separable": True, "act_between": False, "concat_input": False, "index":
 AUX = tuple({"channels": 32, "index": (i,)} for i in (COARSE, FINE))
 
 
-class InvertedResidual(nn.Sequential):
+class InvertedResidual(nn.Module):
     """MobileNetV2's block (Sandler et al., CVPR 2018, https://arxiv.org/abs/1801.04381), with ReLU."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int):
+        super().__init__()
         width = EXPANSION * in_channels
-        super().__init__(
+        self.convs = nn.Sequential(
             ConvNormAct(in_channels, width, 1),
             ConvNormAct(width, width, stride=stride, groups=width),
             ConvNormAct(width, channels, 1, act=False),
@@ -44,7 +45,7 @@ class InvertedResidual(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, D, h / stride, w / stride)."""
-        return x + super().forward(x) if self.residual else super().forward(x)
+        return x + self.convs(x) if self.residual else self.convs(x)
 
 
 class FeatureFusion(nn.Module):

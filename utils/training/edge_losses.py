@@ -122,7 +122,7 @@ def near_edges(
         kept: as for `ohem`.
     """
     edge_logits, logits = output
-    unsure = _wide(edge_logits.detach()).sigmoid().squeeze(1) <= sure
+    unsure = _wide(edge_logits).sigmoid().squeeze(1) <= sure
     return ohem(logits, masks.masked_fill(unsure, IGNORE), class_weights, threshold=threshold, kept=kept)
 
 
