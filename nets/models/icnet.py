@@ -179,14 +179,15 @@ class ICNet(SegmentationModel):
     ):
         super().__init__(backbone, decoder, **network)
         self.branches, self.split, self.shrink_align_corners = branches, split, shrink_align_corners
-        # As in the authors' framework; the border of an odd map would be lost otherwise.
-        backbone.body.maxpool.ceil_mode = True
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Map normalised images (B, C, H, W) to the maps of `Branches`."""
         body = self.backbone.body
         half = self._shrink(x)
         for name in STEM:
+            if name == "maxpool":
+                # As in the authors' framework sizes are rounded up: the pool reaches over the far border.
+                half = F.pad(half, (0, 1, 0, 1), value=float("-inf"))
             half = body[name](half)
         half = body["layer2"][: self.split](half)
         quarter = self._shrink(half)
@@ -195,8 +196,10 @@ class ICNet(SegmentationModel):
         return self.branches(x, half, body["layer4"](body["layer3"](quarter)))
 
     def _shrink(self, x: Tensor) -> Tensor:
-        # By a factor, not to a size: with an odd side the places of the pixels differ.
-        return F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=self.shrink_align_corners)
+        """Map (B, C, h, w) to (B, C, h / 2, w / 2), rounded down, bilinear."""
+        if self.shrink_align_corners:
+            return resize(x, (x.shape[-2] // 2, x.shape[-1] // 2), align_corners=True)
+        return F.avg_pool2d(x, 2)  # each place lies in the middle of four pixels
 
 
 @register_model
