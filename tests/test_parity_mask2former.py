@@ -9,7 +9,7 @@ import torch
 from nets.errors import UserError
 from nets.importers.huggingface import load_huggingface, read_huggingface
 from nets.importers.openmmlab import load_openmmlab, read_openmmlab
-from tests.helpers import randomize, shared_parity
+from tests.helpers import randomize, shared_parity, unnormalised
 from tools.parity_runner import run
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -81,7 +81,7 @@ def test_hugging_face(backbone, options, monkeypatch, tmp_path):
         expected = theirs(images, output_auxiliary_logits=True)
     layers = [*expected.auxiliary_logits, expected]
     for where, (described, state) in states.items():
-        ours = load_huggingface(described, state).double()
+        ours = unnormalised(load_huggingface(described, state)).double()
         with torch.inference_mode():
             outputs = ours(images)
         for own, name in (("mask_logits", "masks_queries_logits"), ("class_logits", "class_queries_logits")):

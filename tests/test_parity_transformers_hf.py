@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from nets.errors import UserError
 from nets.importers.huggingface import load_huggingface, read_huggingface
+from tests.helpers import unnormalised
 
 transformers = pytest.importorskip("transformers")
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -54,7 +55,7 @@ def test_logits(build, tmp_path):
         states["on the Hub"] = safetensors.load_file(tmp_path / "model.safetensors")
     images = None
     for where, state in states.items():
-        ours = load_huggingface(theirs.config.to_dict(), state).double()
+        ours = unnormalised(load_huggingface(theirs.config.to_dict(), state)).double()
         images = torch.randn(1, ours.bands, 70, 100, dtype=torch.float64) if images is None else images
         with torch.inference_mode():
             expected = F.interpolate(theirs(images).logits, (70, 100), mode="bilinear")
