@@ -43,12 +43,17 @@ def train(options: argparse.Namespace) -> None:
         return
     session = open_session(options)
     needed = session.options, session.crop, session.device, session.accumulate
-    with gathered_warnings(), advice_on_memory(*needed):
+    with gathered_warnings(), advice_on_memory(*needed), session.signals:
         while session.unfinished:
             train = train_one_epoch(session, session.iterations, session.title)
             average_buffers(session.validated)
             confusion, val, _ = evaluate_network(
-                session.validated, session.val_loader, session.device, session.criterion, session.val_progress
+                session.validated,
+                session.val_loader,
+                session.device,
+                session.criterion,
+                session.val_progress,
+                each=session.watch,
             )
             confusion, val = merged(confusion, val)
             session.finish_epoch(train, val, confusion)

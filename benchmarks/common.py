@@ -73,7 +73,7 @@ def train_run(
         losses = train_one_epoch(session, session.iterations, f"{title}, {session.title}")
         training_seconds += clock() - began
         if not validate:
-            session.iteration += session.iterations
+            session.close_round()
             continue
         confusion, val, _ = evaluate_network(
             session.model, session.val_loader, session.device, session.criterion

@@ -62,6 +62,7 @@ TRAIN_FLAGS = [
     "RARE_CLASS_SAMPLING",
     "MODEL_SAVE_EPOCHS",
     "KEEP",
+    "SAVE_ITERS",
     "RUN_NAME",
     "RESUME",
     "RECIPE",

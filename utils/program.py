@@ -8,11 +8,25 @@ from nets.errors import UserError
 from utils.processes import is_launched, note_failure, quiet_beside_the_first
 
 
+class Stopped(BaseException):
+    """The program was told to end, and has done what it had to do before; no failure, so no `Exception`.
+
+    Args:
+        message: one line.
+        code: exit code of the program.
+    """
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
 def run_program(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
     """Run `main(argv)` and return the exit code.
 
-    A `UserError` becomes one line on stderr and code 2, Ctrl-C becomes code 130. Every other exception is a
-    defect and keeps its traceback. Of several processes only the first to fail says why.
+    A `UserError` becomes one line on stderr and code 2, Ctrl-C becomes code 130, `Stopped` has its own code.
+    Every other exception is a defect and keeps its traceback. Of several processes only the first to fail
+    says why.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that cannot show a class name must not stop the run
@@ -23,6 +37,8 @@ def run_program(main: Callable[[list[str] | None], int | None], argv: list[str] 
             return main(argv) or 0
     except UserError as mistake:
         return _end(2, f"{program}: {_message(mistake)}")
+    except Stopped as stop:
+        return _end(stop.code, f"{program}: {stop}")
     except KeyboardInterrupt:
         return _end(130, f"{program}: stopped by Ctrl-C")
     except Exception:

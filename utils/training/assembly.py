@@ -9,21 +9,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from utils.data.dataset import SegmentationDataset, default_workers, evaluation_loader, training_loader
 from utils.data.samples import evaluation_samples
-from utils.devices import unwrap
 from utils.training.accumulate import is_mean_over_pixels
 from utils.training.criterion import build_criterion
-from utils.training.distributed import count, rank, restore_random_states
+from utils.training.distributed import count, rank
 from utils.training.freeze import freeze
 from utils.training.logger import TrainingLog
 from utils.training.optimizers import build_optimizer
-from utils.training.parallel import (
-    distribute,
-    even,
-    load_network,
-    load_optimizer,
-    shard,
-    synchronize_batch_norm,
-)
+from utils.training.parallel import distribute, even, shard, synchronize_batch_norm
 from utils.training.plan import Plan
 from utils.training.recompute import recompute_backbone
 from utils.training.schedulers import build_scheduler
@@ -107,26 +99,3 @@ def moving_average(
     if count() > 1 and options.PARALLEL == "fsdp":
         shard(average.module, devices[0])
     return average
-
-
-def restore(session: Session, checkpoint: dict) -> None:
-    """Put the training state of a checkpoint into a session."""
-    state = checkpoint["training"]
-    session.iteration, session.best = state["iteration"], state["best"]
-    session.log.rows = list(state["rows"])
-    load_optimizer(session.optimizer, state["optimizer"])
-    if session.ema:
-        # The average was copied from the network, which was loaded with it.
-        session.ema.n_averaged.fill_(state["ema"]["count"])
-        load_network(unwrap(session.model), state["ema"]["network"])
-    session.scheduler.load_state_dict(state["scheduler"])
-    # A run that did not scale, or began before there was a choice, has no state of it.
-    if state.get("scaler"):
-        session.precision.scaler.load_state_dict(state["scaler"])
-    # A run that is made longer goes on at the new curve's rate.
-    for group, base, factor in zip(
-        session.optimizer.param_groups, session.scheduler.base_lrs, session.scheduler.lr_lambdas, strict=True
-    ):
-        group["lr"] = base * factor(session.iteration)
-    restore_random_states(session.device, state["random"])
-    session.restart_batches()

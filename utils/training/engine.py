@@ -1,5 +1,6 @@
 """The training loop: one visible sequence."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,11 +25,12 @@ READ_EVERY = 10
 
 @dataclass
 class RunningLoss:
-    """Mean losses over the iterations so far, summed on the device."""
+    """Mean losses over the iterations so far, summed on the device, and the latest learning rate."""
 
     total: Tensor
     main: Tensor
     iterations: int = 0
+    lr: float = math.nan
 
     @classmethod
     def start(cls, device: torch.device) -> "RunningLoss":
@@ -41,8 +43,19 @@ class RunningLoss:
         self.main += main.detach()
 
     def means(self) -> dict[str, float]:
-        """Return {"total", "main"}."""
-        return {"total": self.total.item() / self.iterations, "main": self.main.item() / self.iterations}
+        """Return {"total", "main", "lr"}; losses of no iteration are NaN."""
+        steps = self.iterations or math.nan
+        return {"total": self.total.item() / steps, "main": self.main.item() / steps, "lr": self.lr}
+
+    def state_dict(self) -> dict:
+        """Return plain values and tensors."""
+        sums = {"total": self.total.cpu().clone(), "main": self.main.cpu().clone()}
+        return {**sums, "iterations": self.iterations, "lr": self.lr}
+
+    @classmethod
+    def from_state_dict(cls, state: dict, device: torch.device) -> "RunningLoss":
+        """Return what `state_dict` has described."""
+        return cls(**{**state, "total": state["total"].to(device), "main": state["main"].to(device)})
 
 
 def endless(loader: DataLoader, sampler: TrainingSampler, iteration: int) -> Iterator[dict]:
@@ -87,11 +100,15 @@ class Trainer:
     ema: AveragedModel | None = None
     memory_format: torch.memory_format = torch.contiguous_format
 
-    def train_mode(self) -> None:
-        """Put the network into training mode, but for its frozen batch norms."""
+    def begin(self) -> RunningLoss:
+        """Put the network into training mode, but for frozen batch norms, and return the losses so far."""
         self.model.train()
         for norm in self.frozen:
             norm.eval()
+        return RunningLoss.start(self.device)
+
+    def step_done(self, losses: RunningLoss) -> None:
+        """Take note of an iteration; a `Session` counts it, and saves where that is due."""
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
         """Return the next images (B, C, H, W) and masks (B, H, W) on the device."""
@@ -100,45 +117,48 @@ class Trainer:
 
 
 def train_one_epoch(trainer: Trainer, iterations: int, title: str = "") -> dict[str, float]:
-    """Train for `iterations` batches and return the mean losses "total" and "main" and the last "lr".
+    """Train for `iterations` more and return the epoch's mean losses "total" and "main" and the last "lr".
 
     Raises:
         UserError: the loss is no longer a number.
     """
     model, optimizer, scheduler = trainer.model, trainer.optimizer, trainer.scheduler
     scaler = trainer.precision.scaler
-    trainer.train_mode()
-    losses = RunningLoss.start(trainer.device)
-    bar = tqdm(range(iterations), desc=title, unit="batch", dynamic_ncols=True)
+    losses = trainer.begin()
+    done = losses.iterations
     waited, started = 0.0, time.perf_counter()
-    for step in bar:
-        optimizer.zero_grad(set_to_none=True)
-        asked = time.perf_counter()
-        batches = [trainer.next_batch() for _ in range(trainer.accumulate)]
-        waited += time.perf_counter() - asked
-        parts = Parts(model, trainer.criterion, batches, trainer.precision, weighted=trainer.weighted)
-        for images, masks in parts:
-            with trainer.precision.autocast():
-                outputs = model(images)
-            total, main = parts.criterion(outputs, masks)
-            scaler.scale(total).backward()
-            losses.add(total, main)
-        if trainer.clip_grad:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), trainer.clip_grad)
-        scaler.step(optimizer)
-        scaler.update()
-        if trainer.ema:
-            trainer.ema.update_parameters(unwrap(model))
-        lr = scheduler.get_last_lr()[0]
-        scheduler.step()
-        losses.iterations += 1
-        if step % READ_EVERY == 0 or step == iterations - 1:
-            mean = losses.means()["main"]
-            wait = waited / (time.perf_counter() - started)  # share of the time: the reading is too slow
-            bar.set_postfix(loss=f"{mean:.4f}", lr=f"{lr:.2e}", wait=f"{wait:.0%}")
-            check_finite(mean, lr)
-    return {**losses.means(), "lr": lr}
+    with tqdm(initial=done, total=done + iterations, desc=title, unit="batch", dynamic_ncols=True) as bar:
+        for step in range(iterations):
+            optimizer.zero_grad(set_to_none=True)
+            asked = time.perf_counter()
+            batches = [trainer.next_batch() for _ in range(trainer.accumulate)]
+            waited += time.perf_counter() - asked
+            parts = Parts(model, trainer.criterion, batches, trainer.precision, weighted=trainer.weighted)
+            for images, masks in parts:
+                with trainer.precision.autocast():
+                    outputs = model(images)
+                total, main = parts.criterion(outputs, masks)
+                scaler.scale(total).backward()
+                losses.add(total, main)
+            if trainer.clip_grad:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), trainer.clip_grad)
+            scaler.step(optimizer)
+            scaler.update()
+            if trainer.ema:
+                trainer.ema.update_parameters(unwrap(model))
+            losses.lr = scheduler.get_last_lr()[0]
+            scheduler.step()
+            losses.iterations += 1
+            if step % READ_EVERY == 0 or step == iterations - 1:
+                mean = losses.means()["main"]
+                wait = waited / (time.perf_counter() - started)  # share of the time: the reading is too slow
+                shown = {"loss": f"{mean:.4f}", "lr": f"{losses.lr:.2e}", "wait": f"{wait:.0%}"}
+                bar.set_postfix(shown, refresh=False)
+                check_finite(mean, losses.lr)
+            bar.update()
+            trainer.step_done(losses)
+    return losses.means()
 
 
 def check_finite(loss: float, lr: float) -> None:

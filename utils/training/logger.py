@@ -22,9 +22,11 @@ class TrainingLog:
         self.curves = folder / "curves.png"
         self.rows = list(rows or [])
 
-    def add(self, row: dict[str, int | float | str]) -> None:
-        """Add a row and write the file."""
+    def add(self, row: dict[str, int | float | str], *, write: bool = True) -> None:
+        """Add a row and write the file, which of several processes only the first does."""
         self.rows.append({name: _cell(value) for name, value in row.items()})
+        if not write:
+            return
         try:
             with replacing(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))

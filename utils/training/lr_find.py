@@ -44,6 +44,7 @@ def find_lr(options: argparse.Namespace) -> list[str]:
     """
     if options.RESUME is not None:
         raise UserError("--LR_FIND tries rates for a new run, --RESUME goes on with one: leave out either")
+    options.SAVE_ITERS = 0  # a test is not gone on with
     plan = make_plan(options, None, None, build_network)
     session = assemble(plan)
     peak = plan.settings.lr

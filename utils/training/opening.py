@@ -8,13 +8,14 @@ from utils.files import replacing
 from utils.options import plain_options
 from utils.training import announce
 from utils.training.announce import say
-from utils.training.assembly import assemble, restore
+from utils.training.assembly import assemble
 from utils.training.distributed import leads
 from utils.training.optimizers import describe_groups
 from utils.training.plan import Build, about_plan, make_plan
 from utils.training.resume import resume
 from utils.training.session import Session
 from utils.training.setup import build_network
+from utils.training.state import restore
 
 
 def open_session(options: argparse.Namespace, build: Build = build_network) -> Session:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nets.errors import UserError
 from utils.checkpoint import read_checkpoint
-from utils.training.runs import find_resume
+from utils.training.runs import find_resume, run_folder
 
 # Hardware, place of the data, length and housekeeping may change; the rest would make it another run.
 FREE = {
@@ -26,6 +26,7 @@ FREE = {
     "MAX_ITERS",
     "MODEL_SAVE_EPOCHS",
     "KEEP",
+    "SAVE_ITERS",
     "RESUME",
     "RUN_NAME",
 }
@@ -42,12 +43,14 @@ def resume(options: argparse.Namespace) -> tuple[argparse.Namespace, dict | None
     path = find_resume(options.RESUME, options.RUN_NAME)
     if path is None:
         print(f"run {options.RUN_NAME} has no checkpoint yet: starting it", file=sys.stderr)
-        return options, None, None
+        # A run that was killed may have written best.pth already.
+        return options, None, run_folder(options.RUN_NAME)
     checkpoint = read_checkpoint(path)
     if "training" not in checkpoint:
         raise UserError(f"{path} holds weights without training state; go on from last.pth of that run")
     merged = merge(options, checkpoint["options"], path)
-    done, goal = checkpoint["training"]["iteration"], _goal(merged, checkpoint)
+    training = checkpoint["training"]
+    done, goal = training.get("validated_at", training["iteration"]), _goal(merged, checkpoint)
     if done >= goal:
         unit = "MAX_ITERS" if merged.MAX_ITERS else "EPOCHS"
         raise UserError(f"run {path.parent.name} is at its end; give a larger --{unit} to go on")

@@ -23,9 +23,7 @@ def new_run(given: str | None, default: str) -> Path:
         UserError: the name is taken, or no folder name.
     """
     if given is not None:
-        folder = ROOT / given
-        if not given.strip() or Path(given).name != given or given in (".", ".."):
-            raise UserError(f"--RUN_NAME {given!r} is not a folder name; use letters, digits, - and _")
+        folder = run_folder(given)
         if any(folder.glob("*.pth")):
             raise UserError(
                 f"{folder} already holds a checkpoint; go on with --RESUME or choose another --RUN_NAME"
@@ -45,6 +43,17 @@ def _taken(folder: Path) -> bool:
         return folder.exists()
     names = {path.name for path in folder.iterdir()}
     return not names or not names <= set(RANGE_TEST)
+
+
+def run_folder(name: str) -> Path:
+    """Return the folder of the run that `--RUN_NAME` names.
+
+    Raises:
+        UserError: it is no folder name.
+    """
+    if not name.strip() or Path(name).name != name or name in (".", ".."):
+        raise UserError(f"--RUN_NAME {name!r} is not a folder name; use letters, digits, - and _")
+    return ROOT / name
 
 
 def find_resume(resume: str, run_name: str | None) -> Path | None:
