@@ -28,13 +28,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> None:
     """Train in this process, which may be one of several."""
-    from utils.evaluation.evaluate import evaluate_network
     from utils.training.announce import say
-    from utils.training.distributed import average_buffers, leave, merged
+    from utils.training.distributed import leave
     from utils.training.engine import train_one_epoch
+    from utils.training.farewell import farewell
     from utils.training.lr_find import find_lr
     from utils.training.memory import advice_on_memory
     from utils.training.opening import open_session
+    from utils.training.validation import validate
     from utils.training.warnings import gathered_warnings
 
     if options.LR_FIND:
@@ -46,18 +47,9 @@ def train(options: argparse.Namespace) -> None:
     with gathered_warnings(), advice_on_memory(*needed), session.signals:
         while session.unfinished:
             train = train_one_epoch(session, session.iterations, session.title)
-            average_buffers(session.validated)
-            confusion, val, _ = evaluate_network(
-                session.validated,
-                session.val_loader,
-                session.device,
-                session.criterion,
-                session.val_progress,
-                each=session.watch,
-            )
-            confusion, val = merged(confusion, val)
+            confusion, val, _ = validate(session)
             session.finish_epoch(train, val, confusion)
-    say(*session.farewell())
+    say(*farewell(session))
     leave()
 
 

@@ -7,8 +7,9 @@ import pytest
 from nets.errors import UserError
 from tests.helpers import ROOT, quick_answer
 from utils import options
-from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, RUN, TRAINING
+from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, TRAINING
 from utils.inference_flags import EVALUATION, EXPORT, PREDICTION, SCENES, WINDOWS
+from utils.run_flags import RUN
 
 PROGRAMS = ["train.py", "evaluate.py", "predict_small.py", "predict_large.py", "export.py", "Structure.py"]
 # The users' own names: a flag that goes or changes its name breaks their scripts.
@@ -63,6 +64,10 @@ TRAIN_FLAGS = [
     "MODEL_SAVE_EPOCHS",
     "KEEP",
     "SAVE_ITERS",
+    "VAL_INTERVAL",
+    "VAL_WINDOW",
+    "PATIENCE",
+    "NAN_PATIENCE",
     "RUN_NAME",
     "RESUME",
     "RECIPE",

@@ -73,6 +73,16 @@ def size_pair(text: str) -> tuple[int, int]:
     return parts[0], parts[-1]
 
 
+def patience(text: str) -> tuple[int, str]:
+    """Parse "10" or "10,val_loss" as a number of validations and a column of the log."""
+    count, _, column = (part.strip() for part in text.partition(","))
+    if not count.isdecimal() or not int(count):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is given; a number of validations is wanted, and maybe a column: 10,val_loss"
+        )
+    return int(count), column or "mIoU"
+
+
 def parallel_mode(text: str) -> str:
     """Parse the mode; the widespread spelling "muti" means multi."""
     mode = {"muti": "multi"}.get(text.lower(), text.lower())

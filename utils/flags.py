@@ -229,28 +229,6 @@ TRAINING = (
     ),
 )
 
-RUN = (
-    "run",
-    (
-        Flag("RUN_NAME", None, "folder below pth_files/; default: {MODEL}_{BACKBONE}, numbered where taken"),
-        Flag(
-            "RESUME",
-            None,
-            "go on with RUN_NAME, the named run or file, or the newest unfinished run",
-            bare="",
-            metavar="RUN",
-        ),
-        Flag(
-            "SAVE_ITERS",
-            0,
-            "write last.pth every N iterations too, to go on from there after a crash; 0: after validations",
-            number(int, 0),
-        ),
-        Flag("MODEL_SAVE_EPOCHS", 10, "keep the weights of every N-th epoch", number(int, 1)),
-        Flag("KEEP", 0, "keep only the newest N of those files; 0 keeps all", number(int, 0)),
-    ),
-)
-
 STRUCTURE = (
     "what to show",
     (

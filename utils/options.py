@@ -5,8 +5,9 @@ import difflib
 import sys
 
 from nets.errors import UserError
-from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, RUN, STRUCTURE, TRAINING
+from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, STRUCTURE, TRAINING
 from utils.inference_flags import EVALUATION, EXPORT, PREDICTION, SCENES, WINDOWS
+from utils.run_flags import RUN
 
 
 class Parser(argparse.ArgumentParser):

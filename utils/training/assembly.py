@@ -12,6 +12,7 @@ from utils.data.samples import evaluation_samples
 from utils.training.accumulate import is_mean_over_pixels
 from utils.training.criterion import build_criterion
 from utils.training.distributed import count, rank
+from utils.training.finite import FiniteSteps
 from utils.training.freeze import freeze
 from utils.training.logger import TrainingLog
 from utils.training.optimizers import build_optimizer
@@ -20,8 +21,9 @@ from utils.training.plan import Plan
 from utils.training.recompute import recompute_backbone
 from utils.training.schedulers import build_scheduler
 from utils.training.session import Session
+from utils.training.validation import check_windows
 
-# With MAX_ITERS, validation takes place after whole epochs, but not more often than this in a run.
+# With MAX_ITERS but no VAL_INTERVAL, validation takes place after whole epochs, and at most this often.
 MOST_ROUNDS = 50
 
 
@@ -32,7 +34,7 @@ def assemble(plan: Plan) -> Session:
     workers = default_workers(device.type, count()) if options.NUM_WORKERS is None else options.NUM_WORKERS
     val = SegmentationDataset(evaluation_samples(data.splits["val"]), data.classes)
     per_epoch = plan.sampler.batches_per_epoch
-    epochs_per_round = math.ceil(plan.total / MOST_ROUNDS / per_epoch) if options.MAX_ITERS else 1
+    check_windows(options.VAL_WINDOW, options.PARALLEL)
     # LR_STEP counts what the run counts; the schedulers count iterations.
     unit = 1 if options.MAX_ITERS else per_epoch
     step = options.LR_STEP * unit if options.LR_STEP else math.ceil(plan.total / 3)
@@ -65,13 +67,22 @@ def assemble(plan: Plan) -> Session:
         ),
         log=TrainingLog(plan.folder, plan.family),
         total=plan.total,
-        per_round=epochs_per_round * per_epoch,
+        per_round=iterations_per_round(options, plan.total, per_epoch),
+        finite=FiniteSteps(options.NAN_PATIENCE),
         precision=plan.precision,
         clip_grad=plan.settings.clip_grad,
         accumulate=plan.sampler.parts,
         weighted=is_mean_over_pixels(plan.settings),
         **more,
     )
+
+
+def iterations_per_round(options: argparse.Namespace, total: int, per_epoch: int) -> int:
+    """Return the iterations between two validations."""
+    unit = 1 if options.MAX_ITERS else per_epoch
+    if options.VAL_INTERVAL is not None:
+        return options.VAL_INTERVAL * unit
+    return per_epoch * (math.ceil(total / MOST_ROUNDS / per_epoch) if options.MAX_ITERS else 1)
 
 
 def prepare(plan: Plan, criterion: nn.Module) -> tuple[nn.Module, nn.Module, dict]:

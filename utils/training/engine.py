@@ -17,6 +17,7 @@ from nets.errors import UserError
 from utils.data.dataset import TrainingSampler, to_device
 from utils.devices import unwrap
 from utils.training.accumulate import Parts
+from utils.training.finite import FiniteSteps, gradient_norm
 from utils.training.precision import Precision
 
 # Reading a loss waits for the device, so it is not read at every iteration.
@@ -25,7 +26,7 @@ READ_EVERY = 10
 
 @dataclass
 class RunningLoss:
-    """Mean losses over the iterations so far, summed on the device, and the latest learning rate."""
+    """Mean losses over the steps taken so far, summed on the device, and the latest learning rate."""
 
     total: Tensor
     main: Tensor
@@ -38,12 +39,17 @@ class RunningLoss:
         return cls(torch.zeros((), device=device), torch.zeros((), device=device))
 
     def add(self, total: Tensor, main: Tensor) -> None:
-        """Add the losses of an iteration, or of a part of it."""
+        """Add the losses of a part of a step's batch."""
         self.total += total.detach()
         self.main += main.detach()
 
+    def add_step(self, step: "RunningLoss") -> None:
+        """Add the losses of a whole step."""
+        self.add(step.total, step.main)
+        self.iterations += 1
+
     def means(self) -> dict[str, float]:
-        """Return {"total", "main", "lr"}; losses of no iteration are NaN."""
+        """Return {"total", "main", "lr"}; losses of no step are NaN."""
         steps = self.iterations or math.nan
         return {"total": self.total.item() / steps, "main": self.main.item() / steps, "lr": self.lr}
 
@@ -84,6 +90,8 @@ class Trainer:
         frozen: batch norms that keep their statistics.
         ema: moving average of the weights.
         memory_format: of the images.
+        finite: says which steps are taken.
+        names: of the images of the latest step.
     """
 
     model: nn.Module
@@ -99,6 +107,8 @@ class Trainer:
     frozen: tuple[nn.Module, ...] = ()
     ema: AveragedModel | None = None
     memory_format: torch.memory_format = torch.contiguous_format
+    finite: FiniteSteps = field(default_factory=FiniteSteps)
+    names: list[str] = field(default_factory=list)
 
     def begin(self) -> RunningLoss:
         """Put the network into training mode, but for frozen batch norms, and return the losses so far."""
@@ -107,12 +117,22 @@ class Trainer:
             norm.eval()
         return RunningLoss.start(self.device)
 
+    def not_finite(self, lr: float) -> UserError:
+        """Return the mistake of a run whose losses are no numbers any more."""
+        return UserError(
+            f"loss or gradient was not finite in {self.finite.in_a_row} steps in a row (learning rate "
+            f"{lr:.2e}); use a smaller --INIT_LR or a longer --WARMUP_ITERS, or look at the latest images: "
+            f"{', '.join(self.names)}"
+        )
+
     def step_done(self, losses: RunningLoss) -> None:
         """Take note of an iteration; a `Session` counts it, and saves where that is due."""
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
         """Return the next images (B, C, H, W) and masks (B, H, W) on the device."""
-        images, masks = to_device(next(self.batches), self.device)
+        batch = next(self.batches)
+        self.names = [*self.names, *batch.get("name", ())][-self.accumulate * len(batch["image"]) :]
+        images, masks = to_device(batch, self.device)
         return images.contiguous(memory_format=self.memory_format), masks
 
 
@@ -120,7 +140,7 @@ def train_one_epoch(trainer: Trainer, iterations: int, title: str = "") -> dict[
     """Train for `iterations` more and return the epoch's mean losses "total" and "main" and the last "lr".
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: loss or gradient was not a number in too many steps in a row.
     """
     model, optimizer, scheduler = trainer.model, trainer.optimizer, trainer.scheduler
     scaler = trainer.precision.scaler
@@ -133,38 +153,32 @@ def train_one_epoch(trainer: Trainer, iterations: int, title: str = "") -> dict[
             asked = time.perf_counter()
             batches = [trainer.next_batch() for _ in range(trainer.accumulate)]
             waited += time.perf_counter() - asked
+            trainer.finite.remember(model)
+            step_losses = RunningLoss.start(trainer.device)
             parts = Parts(model, trainer.criterion, batches, trainer.precision, weighted=trainer.weighted)
             for images, masks in parts:
                 with trainer.precision.autocast():
                     outputs = model(images)
                 total, main = parts.criterion(outputs, masks)
                 scaler.scale(total).backward()
-                losses.add(total, main)
-            if trainer.clip_grad:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), trainer.clip_grad)
-            scaler.step(optimizer)
+                step_losses.add(total, main)
+            scaler.unscale_(optimizer)
+            norm = gradient_norm(model.parameters(), trainer.clip_grad)
+            if trainer.finite.accept(step_losses.total, norm, scaled=scaler.is_enabled()):
+                scaler.step(optimizer)
+                losses.add_step(step_losses)
+                if trainer.ema:
+                    trainer.ema.update_parameters(unwrap(model))
             scaler.update()
-            if trainer.ema:
-                trainer.ema.update_parameters(unwrap(model))
             losses.lr = scheduler.get_last_lr()[0]
             scheduler.step()
-            losses.iterations += 1
+            if trainer.finite.exhausted:
+                raise trainer.not_finite(losses.lr)
             if step % READ_EVERY == 0 or step == iterations - 1:
                 mean = losses.means()["main"]
                 wait = waited / (time.perf_counter() - started)  # share of the time: the reading is too slow
                 shown = {"loss": f"{mean:.4f}", "lr": f"{losses.lr:.2e}", "wait": f"{wait:.0%}"}
                 bar.set_postfix(shown, refresh=False)
-                check_finite(mean, losses.lr)
             bar.update()
             trainer.step_done(losses)
     return losses.means()
-
-
-def check_finite(loss: float, lr: float) -> None:
-    """Stop a run whose loss is no longer a number."""
-    if not -torch.inf < loss < torch.inf:
-        raise UserError(
-            f"the loss became {loss} at learning rate {lr:.2e}; use a smaller --INIT_LR or a longer "
-            "--WARMUP_ITERS (last.pth holds the last good epoch)"
-        )

@@ -11,6 +11,7 @@ from utils.training.announce import say
 from utils.training.assembly import assemble
 from utils.training.distributed import leads
 from utils.training.optimizers import describe_groups
+from utils.training.patience import check_patience
 from utils.training.plan import Build, about_plan, make_plan
 from utils.training.resume import resume
 from utils.training.session import Session
@@ -35,6 +36,7 @@ def open_session(options: argparse.Namespace, build: Build = build_network) -> S
     drawn = None if rare is None else rare.probabilities
     say(*announce.classes_table(plan.data, plan.weights, drawn), "", *announce.decisions_table(about), "")
     session = assemble(plan)
+    check_patience(options.PATIENCE, session.columns)
     groups = describe_groups(session.optimizer)
     say(*announce.groups_table(groups), "")
     if checkpoint is not None:

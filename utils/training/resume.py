@@ -27,6 +27,9 @@ FREE = {
     "MODEL_SAVE_EPOCHS",
     "KEEP",
     "SAVE_ITERS",
+    "VAL_INTERVAL",
+    "PATIENCE",
+    "NAN_PATIENCE",
     "RESUME",
     "RUN_NAME",
 }

@@ -1,6 +1,6 @@
 """A training run: what it is made of, how far it has come, and what is written when an epoch has ended."""
 
-import argparse
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from nets.errors import UserError
 from utils.checkpoint import write_checkpoint
-from utils.data.dataset import TrainingSampler
 from utils.data.layout import DatasetInfo
 from utils.devices import unwrap
 from utils.evaluation.metrics import ConfusionMatrix
@@ -21,7 +21,8 @@ from utils.training.announce import say
 from utils.training.distributed import count, leads, random_states
 from utils.training.engine import READ_EVERY, RunningLoss, Trainer, endless
 from utils.training.interrupt import StopSignals, stopped
-from utils.training.logger import TrainingLog
+from utils.training.patience import FALLING
+from utils.training.progress import Progress
 from utils.training.runs import remove_old
 from utils.training.state import network_checkpoint, training_state
 
@@ -29,21 +30,17 @@ SECONDS_BETWEEN_PICTURES = 30
 
 
 @dataclass(kw_only=True)
-class Session(Trainer):
+class Session(Trainer, Progress):
     """The state of a run, which is validated after every round: an epoch, or what MAX_ITERS makes of it.
 
-    It is the `Trainer` of the run, whose batches go on from the iterations that are done.
+    It is the `Trainer` of the run, whose batches go on from the iterations that are done, and its `Progress`.
 
     Attributes:
-        options: flags of the run.
         family: name of the network family.
         folder: where everything of the run stands.
         data: the checked data set.
         crop: training crop (height, width) in pixels.
         bands: what a checkpoint says of the bands.
-        total, per_round: iterations of the run and between two validations.
-        iteration: iterations done.
-        validated_at: iterations that were done at the latest validation.
         best: best mIoU so far, negative before the first validation.
         best_confusion: confusion matrix of the best epoch.
         metrics: scores of the latest validation.
@@ -52,20 +49,13 @@ class Session(Trainer):
         signals: what came from outside.
     """
 
-    options: argparse.Namespace
     family: str
     folder: Path
     data: DatasetInfo
     crop: tuple[int, int]
     bands: dict
-    sampler: TrainingSampler
     train_loader: DataLoader
     val_loader: DataLoader
-    log: TrainingLog
-    total: int
-    per_round: int
-    iteration: int = 0
-    validated_at: int = 0
     best: float = -1.0
     best_confusion: ConfusionMatrix | None = None
     metrics: dict = field(default_factory=dict)
@@ -91,51 +81,11 @@ class Session(Trainer):
         return unwrap(self.model) if count() > 1 else self.model
 
     @property
-    def unfinished(self) -> bool:
-        """Whether a validation is still to come, after training or without."""
-        return self.validated_at < self.total
-
-    @property
-    def round_end(self) -> int:
-        """Iterations that are done when the round at hand is over."""
-        return min((self.validated_at // self.per_round + 1) * self.per_round, self.total)
-
-    @property
-    def round_done(self) -> bool:
-        """Whether only the validation of the round at hand is left."""
-        return self.iteration == self.round_end > self.validated_at
-
-    @property
-    def iterations(self) -> int:
-        """Iterations that are left in the round at hand."""
-        return self.round_end - self.iteration
-
-    @property
-    def unit(self) -> str:
-        """What the run counts, "epoch" or "iter"."""
-        return "iter" if self.options.MAX_ITERS else "epoch"
-
-    @property
-    def mark(self) -> int:
-        """Epochs or iterations done."""
-        return self.iteration if self.options.MAX_ITERS else self.iteration // self.sampler.batches_per_epoch
-
-    @property
-    def title(self) -> str:
-        """What stands before the progress bar."""
-        if self.options.MAX_ITERS:
-            return f"iterations {self.validated_at + 1}..{self.round_end} of {self.total}"
-        per_epoch = self.sampler.batches_per_epoch
-        return f"epoch {self.round_end // per_epoch}/{self.total // per_epoch}"
-
-    @property
-    def seconds(self) -> float:
-        """Time that the round at hand has taken so far."""
-        return time.monotonic() - self.started
-
-    @seconds.setter
-    def seconds(self, value: float) -> None:
-        self.started = time.monotonic() - value
+    def columns(self) -> tuple[str, ...]:
+        """Names of the scores in the log."""
+        classes = self.data.classes
+        scores = ConfusionMatrix(classes.num_classes).compute().row(classes.names)
+        return (*FALLING, *scores)
 
     @property
     def val_progress(self) -> partial:
@@ -147,6 +97,14 @@ class Session(Trainer):
         fresh = super().begin()
         self.losses = self.losses or fresh
         return self.losses
+
+    def not_finite(self, lr: float) -> UserError:
+        """Return the mistake of a run whose losses are no numbers any more, and say what is kept."""
+        files = {sample.name: sample.image for sample in self.train_loader.dataset.samples}
+        self.names = [str(files.get(name, name)) for name in self.names]
+        last = self.folder / "last.pth"
+        kept = f" ({last} holds the run as it was before)" if last.is_file() else ""
+        return UserError(f"{super().not_finite(lr)}{kept}")
 
     def step_done(self, losses: RunningLoss) -> None:
         """Count an iteration, save where --SAVE_ITERS says so, and leave where a signal came.
@@ -183,7 +141,12 @@ class Session(Trainer):
             raise stopped(number, f"after iteration {self.iteration} of {self.total}", self.folder.name)
 
     def save(self) -> None:
-        """Write last.pth; called by all processes, because each may hold a share of the state."""
+        """Write last.pth; called by all processes, because each may hold a share of the state.
+
+        While steps are being left out the earlier file is kept: these weights may be why.
+        """
+        if self.finite.in_a_row:
+            return
         checkpoint = {**network_checkpoint(self), "training": training_state(self)}
         if leads():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -211,7 +174,7 @@ class Session(Trainer):
             self.unit: self.mark,
             "lr": train["lr"],
             "train_loss": train["main"],
-            "val_loss": val["main"],
+            "val_loss": "" if math.isnan(val["main"]) else val["main"],
             "train_loss_total": train["total"],
             "seconds": round(seconds, 1),
             **metrics.row(self.data.classes.names),
@@ -219,7 +182,8 @@ class Session(Trainer):
         self.log.add(row, write=leads())
         say(
             f"{self.unit} {self.mark}: train_loss {train['main']:.4f}  val_loss {val['main']:.4f}  "
-            f"mIoU {metrics.mIoU:.4f}  Acc {metrics.Acc:.4f}  ({seconds:.0f} s)"
+            f"mIoU {metrics.mIoU:.4f}  Acc {metrics.Acc:.4f}  ({seconds:.0f} s)",
+            *self._left_out(),
         )
         better, self.metrics = metrics.mIoU > self.best, metrics.to_dict()
         if better:
@@ -235,37 +199,24 @@ class Session(Trainer):
             name = f"{self.family}-{self.unit}{self.mark}-loss{train['main']:.4f}-val_loss{val['main']:.4f}"
             write_checkpoint(self.folder / f"{name}.pth", checkpoint)
             remove_old(self.folder, self.family, self.options.KEEP)
-        write_checkpoint(self.folder / "last.pth", {**checkpoint, "training": training})
+        if not self.finite.in_a_row or not self.unfinished:
+            write_checkpoint(self.folder / "last.pth", {**checkpoint, "training": training})
 
     def close_round(self) -> None:
         """Count the round that has ended as done; alone, without validation and files."""
         self.seconds, self.losses, self.random_before_validation = 0.0, None, None
         self.validated_at = self.iteration
 
+    def _left_out(self) -> list[str]:
+        """Return a line that says how many steps were left out in the run, none where all were taken."""
+        count = self.finite.left_out
+        return [f"{count} step(s) left out so far: loss or gradient not finite"] if count else []
+
     def _keeps(self, before: int) -> bool:
         """Return whether the weights are kept, when the previous validation was at iteration `before`."""
         unit = self.per_round if self.options.MAX_ITERS else self.sampler.batches_per_epoch
         every = unit * self.options.MODEL_SAVE_EPOCHS
         return self.iteration // every > before // every or not self.unfinished
-
-    def farewell(self) -> list[str]:
-        """Return lines that say where the results are and what to do with them."""
-        best = self.folder / "best.pth"
-        lines = [
-            "",
-            f"best mIoU {self.best:.4f}",
-            f"log         {self.log.path}",
-            f"curves      {self.log.curves}",
-            f"checkpoint  {best}",
-            f"evaluate:   python evaluate.py --WEIGHTS {best} --DATASET_PATH {self.options.DATASET_PATH}",
-            f"predict:    python predict_small.py --WEIGHTS {best} --INPUT your_images/"
-            + (" --EXTRA_IMAGES their_folder/" if self.options.EXTRA_IMAGES else ""),
-        ]
-        if not self.options.MAX_ITERS and self.options.EPOCHS < 20:
-            lines.append(
-                f"hint: {self.options.EPOCHS} epoch(s) show that it works; real runs take 100 or more"
-            )
-        return lines
 
     def _draw(self) -> None:
         """Draw curves and confusion matrix, but not so often that short epochs wait for pictures."""

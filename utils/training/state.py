@@ -54,6 +54,7 @@ def training_state(session: "Session") -> dict:
         "rows": session.log.rows,
         "losses": None if losses is None else losses.state_dict(),
         "seconds": session.seconds,
+        "left_out": session.finite.left_out,
     }
 
 
@@ -69,6 +70,7 @@ def restore(session: "Session", checkpoint: dict) -> None:
     if state.get("losses"):
         session.losses = RunningLoss.from_state_dict(state["losses"], session.device)
     session.seconds = state.get("seconds", 0.0)
+    session.finite.left_out = state.get("left_out", 0)
     load_optimizer(session.optimizer, state["optimizer"])
     if session.ema:
         # The average was copied from the network, which was loaded with it.
