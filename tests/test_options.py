@@ -70,6 +70,7 @@ TRAIN_FLAGS = [
     "NAN_PATIENCE",
     "RUN_NAME",
     "RESUME",
+    "CONFIG",
     "RECIPE",
     "SEED",
     "NUM_WORKERS",

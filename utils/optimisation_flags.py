@@ -63,7 +63,12 @@ OPTIMISATION = (
         "step, exp: epochs (or iterations with --MAX_ITERS) per decay; default: a third of the run",
         number(int, 1),
     ),
-    Flag("STEP_RATIO", 0.1, "step, exp: factor per --LR_STEP", number(float, 0, 1, above=True)),
+    Flag(
+        "STEP_RATIO",
+        None,
+        "step, exp: factor per --LR_STEP; default: the recipe's, or 0.1",
+        number(float, 0, 1, above=True),
+    ),
     Flag("POLY_POWER", None, "poly: exponent; default: the recipe's", number(float, 0)),
     Flag("MIN_LR", None, "floor of the learning rate; default: the recipe's", number(float, 0)),
     Flag("WARMUP_ITERS", None, "iterations of linear warm-up; default: the recipe's", number(int, 0)),

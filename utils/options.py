@@ -5,9 +5,12 @@ import difflib
 import sys
 
 from nets.errors import UserError
+from utils.config_file import config_words
 from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, STRUCTURE, TRAINING
 from utils.inference_flags import EVALUATION, EXPORT, PREDICTION, SCENES, WINDOWS
 from utils.run_flags import RUN
+
+TRAIN = (DATA, NETWORK, TRAINING, RUN, PROCESSES, HARDWARE)
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,8 +73,20 @@ def plain_options(options: argparse.Namespace) -> dict:
 
 
 def train_options(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the flags of train.py."""
-    return parse("Train a network.", (DATA, NETWORK, TRAINING, RUN, PROCESSES, HARDWARE), argv)
+    """Parse the flags of train.py, on top of those of the run that --CONFIG names."""
+    about, argv = ("Train a network.", TRAIN), sys.argv[1:] if argv is None else argv
+    options = parse(*about, argv)
+    if options.CONFIG is None:
+        return options
+    if options.RESUME is not None:
+        raise UserError("--CONFIG and --RESUME are given; a resumed run has its own flags: leave one out")
+    defaults = plain_options(parse(*about, []))
+    words = config_words(options.CONFIG, defaults, options.given)
+    try:
+        parse(*about, words)
+    except UserError as mistake:
+        raise UserError(f"--CONFIG {options.CONFIG}: {mistake}") from mistake
+    return parse(*about, [*words, *argv])
 
 
 def evaluate_options(argv: list[str] | None = None) -> argparse.Namespace:

@@ -5,6 +5,12 @@ from utils.flag_types import Flag, number, patience
 RUN = (
     "run",
     (
+        Flag(
+            "CONFIG",
+            None,
+            "options.json (or folder) of a run whose flags are used again; flags given here win",
+            metavar="FILE",
+        ),
         Flag("RUN_NAME", None, "folder below pth_files/; default: {MODEL}_{BACKBONE}, numbered where taken"),
         Flag(
             "RESUME",

@@ -171,7 +171,7 @@ def resolve(
     chosen, reasons = {}, {}
     for name in (field.name for field in fields(Settings)):
         flag = getattr(options, FLAGS.get(name, ""), None)
-        if flag is not None and (name != "step_ratio" or "STEP_RATIO" in options.given):
+        if flag is not None:
             chosen[name], reasons[name] = flag, f"--{FLAGS[name]}"
         elif name in ("lr", "weight_decay", "momentum"):
             chosen[name], reasons[name] = _rate(name, chosen["optimizer"], options, recipe)

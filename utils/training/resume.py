@@ -31,6 +31,7 @@ FREE = {
     "PATIENCE",
     "NAN_PATIENCE",
     "RESUME",
+    "CONFIG",
     "RUN_NAME",
 }
 
