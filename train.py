@@ -47,8 +47,9 @@ def train(options: argparse.Namespace) -> None:
     with gathered_warnings(), advice_on_memory(*needed), session.signals:
         while session.unfinished:
             train = train_one_epoch(session, session.iterations, session.title)
-            confusion, val, _ = validate(session)
-            session.finish_epoch(train, val, confusion)
+            confusion, val, scores = validate(session)
+            session.finish_epoch(train, val, confusion, scores)
+    session.close()
     say(*farewell(session))
     leave()
 

@@ -64,6 +64,8 @@ TRAIN_FLAGS = [
     "MODEL_SAVE_EPOCHS",
     "KEEP",
     "SAVE_ITERS",
+    "TENSORBOARD",
+    "WANDB",
     "VAL_INTERVAL",
     "VAL_WINDOW",
     "PATIENCE",

@@ -53,7 +53,14 @@ RUN = (
             "steps whose loss or gradient is not finite are left out; after this many in a row the run ends",
             number(int, 1),
         ),
+        Flag("TENSORBOARD", False, "write the log for TensorBoard too (needs the package tensorboard)", None),
+        Flag("WANDB", False, "send the log to Weights & Biases too (needs the package wandb)", None),
         Flag("MODEL_SAVE_EPOCHS", 10, "keep the weights of every N-th epoch", number(int, 1)),
         Flag("KEEP", 0, "keep only the newest N of those files; 0 keeps all", number(int, 0)),
     ),
+)
+
+COMPARISON = (
+    "results",
+    (Flag("OUTPUT", "comparison/", "folder of the tables, the plots and the page"),),
 )

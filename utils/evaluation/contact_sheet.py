@@ -56,7 +56,7 @@ def draw_contact_sheet(data: DatasetInfo, path: Path, title: str = "") -> None:
     titles = legible([name for name, _, _ in panels], longest=40)
     size = tuple(max(picture.shape[axis] for _, picture, _ in panels) for axis in (0, 1))
     panels = [
-        (name, _framed(picture, size), _framed(marked, size))
+        (name, framed(picture, size), framed(marked, size))
         for name, (_, picture, marked) in zip(titles, panels, strict=True)
     ]
     draw_panels(panels, legend, path, legible([title], longest=120)[0] if title else "")
@@ -105,7 +105,7 @@ def _thumbnail(sample: Sample, classes: Classes, rgb: Sequence[int]) -> tuple[np
     return np.asarray(Image.fromarray(picture).resize(size, way)), mask[np.ix_(rows, columns)]
 
 
-def _framed(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def framed(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Put a picture in the upper left corner of a white one."""
     frame = np.full((*size, 3), 255, dtype=np.uint8)
     frame[: picture.shape[0], : picture.shape[1]] = picture

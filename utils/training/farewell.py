@@ -12,6 +12,7 @@ def farewell(session: Session) -> list[str]:
         f"best mIoU {session.best:.4f}",
         f"log         {session.log.path}",
         f"curves      {session.log.curves}",
+        f"report      {session.folder / 'report.html'}",
         f"checkpoint  {best}",
         f"evaluate:   python evaluate.py --WEIGHTS {best} --DATASET_PATH {session.options.DATASET_PATH}",
         f"predict:    python predict_small.py --WEIGHTS {best} --INPUT your_images/"

@@ -36,6 +36,11 @@ class TrainingLog:
             # A spreadsheet that has the file open locks it on Windows; the next epoch writes all rows.
             print(f"could not write the log now ({error}); trying again next epoch", file=sys.stderr)
 
+    @property
+    def last(self) -> int:
+        """Epoch or iteration of the latest row, 0 where there is none."""
+        return next(iter(self.rows[-1].values())) if self.rows else 0
+
     def draw(self) -> None:
         """Draw the curves."""
         draw_curves(self.rows, self.curves)

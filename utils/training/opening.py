@@ -17,6 +17,7 @@ from utils.training.resume import resume
 from utils.training.session import Session
 from utils.training.setup import build_network
 from utils.training.state import restore
+from utils.training.trackers import Trackers, check_trackers
 
 
 def open_session(options: argparse.Namespace, build: Build = build_network) -> Session:
@@ -30,6 +31,7 @@ def open_session(options: argparse.Namespace, build: Build = build_network) -> S
         UserError: whatever is wrong with flags, data or files.
     """
     options, checkpoint, folder = resume(options)
+    check_trackers(options)
     plan = make_plan(options, checkpoint, folder, build)
     about = [*about_plan(plan, resumed=checkpoint is not None), *plan.decisions]
     rare = plan.train.rare_classes
@@ -43,6 +45,7 @@ def open_session(options: argparse.Namespace, build: Build = build_network) -> S
         restore(session, checkpoint)
     if leads():
         write_options(plan.folder, options, about, groups)
+        session.trackers = Trackers(options, plan.folder, session.log.last)
     return session
 
 

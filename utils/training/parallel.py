@@ -134,6 +134,7 @@ class EvenBatches:
 
     def __init__(self, loader: DataLoader, length: int):
         self.loader, self.length = loader, length
+        self.dataset, self.batch_sampler = loader.dataset, loader.batch_sampler
 
     def __len__(self) -> int:
         return self.length

@@ -27,6 +27,8 @@ FREE = {
     "MODEL_SAVE_EPOCHS",
     "KEEP",
     "SAVE_ITERS",
+    "TENSORBOARD",
+    "WANDB",
     "VAL_INTERVAL",
     "PATIENCE",
     "NAN_PATIENCE",

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,9 @@ from tqdm import tqdm
 from nets.errors import UserError
 from utils.checkpoint import write_checkpoint
 from utils.data.layout import DatasetInfo
+from utils.data.samples import Sample
 from utils.devices import unwrap
-from utils.evaluation.metrics import ConfusionMatrix
+from utils.evaluation.metrics import ConfusionMatrix, Metrics
 from utils.evaluation.plots import draw_confusion
 from utils.training.announce import say
 from utils.training.distributed import count, leads, random_states
@@ -23,8 +24,11 @@ from utils.training.engine import READ_EVERY, RunningLoss, Trainer, endless
 from utils.training.interrupt import StopSignals, stopped
 from utils.training.patience import FALLING
 from utils.training.progress import Progress
+from utils.training.report import write_report
 from utils.training.runs import remove_old
+from utils.training.sample_sheet import SampleSheet
 from utils.training.state import network_checkpoint, training_state
+from utils.training.trackers import Trackers
 
 SECONDS_BETWEEN_PICTURES = 30
 
@@ -43,10 +47,12 @@ class Session(Trainer, Progress):
         bands: what a checkpoint says of the bands.
         best: best mIoU so far, negative before the first validation.
         best_confusion: confusion matrix of the best epoch.
+        best_scores: [name, mIoU] of each image with labels at the best epoch, of this process's share.
         metrics: scores of the latest validation.
         losses: of the round at hand.
         random_before_validation: random states at the end of a round's training, until it is validated.
         signals: what came from outside.
+        trackers: get each row of the log too.
     """
 
     family: str
@@ -58,16 +64,21 @@ class Session(Trainer, Progress):
     val_loader: DataLoader
     best: float = -1.0
     best_confusion: ConfusionMatrix | None = None
+    best_scores: list = field(default_factory=list)
     metrics: dict = field(default_factory=dict)
     losses: RunningLoss | None = None
     random_before_validation: dict | None = None
     signals: StopSignals = field(default_factory=StopSignals)
+    trackers: Trackers | None = None
     batches: Iterator[dict] = field(init=False)
 
     def __post_init__(self):
         self.restart_batches()
         self.started = self.drawn = time.monotonic()
         self.best_is_drawn = True
+        self.seen: list[str] = []
+        samples = samples_of(self.val_loader)
+        self.sheet = SampleSheet(self.folder / "samples", samples, self.data.classes, self.data.band_names)
 
     def restart_batches(self) -> None:
         """Let the batches go on from the iterations that are done."""
@@ -122,11 +133,15 @@ class Session(Trainer, Progress):
             self.leave_if_told()
 
     def watch(self, batch: dict, predictions: Tensor, masks: Tensor) -> None:
-        """Leave in the middle of a validation where a signal came; several processes end it first.
+        """Look at a batch of a validation: for its pictures, and to leave in the middle where a signal came.
+
+        Several processes end the validation first.
 
         Raises:
             Stopped: a signal came; the run is saved as it was before this validation.
         """
+        self.seen += batch["name"]
+        self.sheet.take(batch, predictions, masks)
         if count() == 1:
             self.leave_if_told()
 
@@ -159,7 +174,11 @@ class Session(Trainer, Progress):
             self.best_confusion.matrix, self.best_is_drawn = matrix, False
 
     def finish_epoch(
-        self, train: dict[str, float], val: dict[str, float], confusion: ConfusionMatrix
+        self,
+        train: dict[str, float],
+        val: dict[str, float],
+        confusion: ConfusionMatrix,
+        scores: Sequence[Metrics] = (),
     ) -> None:
         """Write the log row, the checkpoints and the pictures of the epoch (or round) that has ended.
 
@@ -167,6 +186,7 @@ class Session(Trainer, Progress):
             train: training losses "total" and "main" and the last learning rate "lr".
             val: validation losses "total" and "main".
             confusion: of the validation split.
+            scores: of each image that `watch` has seen.
         """
         metrics, seconds, before = confusion.compute(), self.seconds, self.validated_at
         self.close_round()
@@ -188,12 +208,18 @@ class Session(Trainer, Progress):
         better, self.metrics = metrics.mIoU > self.best, metrics.to_dict()
         if better:
             self.best, self.best_confusion, self.best_is_drawn = metrics.mIoU, confusion, False
+            pairs = zip(self.seen, scores, strict=False)
+            self.best_scores = [[name, score.mIoU] for name, score in pairs if sum(score.pixels)]
+        self.seen.clear()
         # By all processes: each may hold a share of the state.
         checkpoint, training = network_checkpoint(self), training_state(self)
         if not leads():
             return
+        if self.trackers:
+            self.trackers.add(self.log.rows[-1])
         if better:
             write_checkpoint(self.folder / "best.pth", checkpoint)
+        self.sheet.write(f"{self.unit}_{self.mark:05d}")
         self._draw()
         if self._keeps(before):
             name = f"{self.family}-{self.unit}{self.mark}-loss{train['main']:.4f}-val_loss{val['main']:.4f}"
@@ -212,6 +238,13 @@ class Session(Trainer, Progress):
         count = self.finite.left_out
         return [f"{count} step(s) left out so far: loss or gradient not finite"] if count else []
 
+    def close(self) -> None:
+        """Write the report, and finish what is told elsewhere."""
+        if leads() and (self.folder / "best.pth").is_file():
+            write_report(self)
+        if self.trackers:
+            self.trackers.close()
+
     def _keeps(self, before: int) -> bool:
         """Return whether the weights are kept, when the previous validation was at iteration `before`."""
         unit = self.per_round if self.options.MAX_ITERS else self.sampler.batches_per_epoch
@@ -229,3 +262,9 @@ class Session(Trainer, Progress):
             path = self.folder / "confusion.png"
             draw_confusion(self.best_confusion.matrix, self.data.classes.names, path)
             self.best_is_drawn = True
+
+
+def samples_of(loader: DataLoader) -> list[Sample]:
+    """Return the samples of an evaluation loader that this process gets."""
+    samples = loader.dataset.samples
+    return [samples[index] for batch in loader.batch_sampler for index in batch]

@@ -41,6 +41,7 @@ def training_state(session: "Session") -> dict:
         "finished": not session.unfinished,
         "best": session.best,
         "best_matrix": None if session.best_confusion is None else session.best_confusion.matrix.cpu(),
+        "best_scores": session.best_scores,
         "optimizer": whole(session.optimizer.state_dict()),
         "scheduler": session.scheduler.state_dict(),
         "scaler": session.precision.scaler.state_dict(),
@@ -67,6 +68,7 @@ def restore(session: "Session", checkpoint: dict) -> None:
     session.metrics = checkpoint["metrics"]
     session.log.rows = list(state["rows"])
     session.restore_best(state.get("best_matrix"))
+    session.best_scores = state.get("best_scores", [])
     if state.get("losses"):
         session.losses = RunningLoss.from_state_dict(state["losses"], session.device)
     session.seconds = state.get("seconds", 0.0)
