@@ -11,7 +11,8 @@ from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, TRAINING
 from utils.inference_flags import EVALUATION, EXPORT, PREDICTION, SCENES, WINDOWS
 from utils.run_flags import RUN
 
-PROGRAMS = ["train.py", "evaluate.py", "predict_small.py", "predict_large.py", "export.py", "Structure.py"]
+PROGRAMS = ["train.py", "evaluate.py", "predict_small.py", "predict_large.py", "export.py"]
+PROGRAMS += ["Structure.py", "compare.py"]
 # The users' own names: a flag that goes or changes its name breaks their scripts.
 TRAIN_FLAGS = [
     "DATASET_PATH",
@@ -173,7 +174,7 @@ def test_help_answers_without_torch(program):
     )
     printed = quick_answer([sys.executable, "-c", code], ROOT)
     assert printed.rstrip().endswith("False"), "torch was imported before the flags were read"
-    assert "hardware" in printed or program in ("export.py", "Structure.py")
+    assert "hardware" in printed or program in ("export.py", "Structure.py", "compare.py")
 
 
 def test_scores_and_augmentations():

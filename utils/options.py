@@ -8,7 +8,7 @@ from nets.errors import UserError
 from utils.config_file import config_words
 from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, STRUCTURE, TRAINING
 from utils.inference_flags import EVALUATION, EXPORT, PREDICTION, SCENES, WINDOWS
-from utils.run_flags import RUN
+from utils.run_flags import COMPARISON, RUN
 
 TRAIN = (DATA, NETWORK, TRAINING, RUN, PROCESSES, HARDWARE)
 
@@ -29,7 +29,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(
-    program: str, groups: tuple, argv: list[str] | None, positional: str | None = None
+    program: str,
+    groups: tuple,
+    argv: list[str] | None,
+    positional: str | None = None,
+    many: str | None = None,
 ) -> argparse.Namespace:
     """Parse `argv` (default: the command line) with the flags of `groups`.
 
@@ -38,10 +42,13 @@ def parse(
         groups: Title and flags of each group.
         argv: The words.
         positional: Name of a flag whose value may also stand first, without the flag.
+        many: Name of the values without a flag, of which at least one is needed.
     """
     parser = Parser(description=program, allow_abbrev=False)
     if positional:
         parser.add_argument("PATH", nargs="?", help=f"the same as --{positional}")
+    if many:
+        parser.add_argument(many, nargs="+", metavar="RUN", help="folder of a run, or one that holds runs")
     for title, flags in groups:
         group = parser.add_argument_group(title)
         for flag in flags:
@@ -115,3 +122,8 @@ def structure_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the flags of Structure.py."""
     options = parse("Show a trained network, or what can be built.", (STRUCTURE,), argv)
     return options if options.LIST else need_weights(options)
+
+
+def compare_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the flags of compare.py."""
+    return parse("Compare runs.", (COMPARISON,), argv, many="RUNS")
