@@ -47,7 +47,9 @@ def describe_checkpoint(network: nn.Module, depth: int) -> list[str]:
     ]
     if "epoch" in about:
         metrics = about.get("metrics", {})
-        lines.append(f"trained     {about['epoch']} epochs, validation mIoU {metrics.get('mIoU', 0):.4f}")
+        # A run that was saved before its first validation has no score yet.
+        score = f", validation mIoU {metrics['mIoU']:.4f}" if metrics else ""
+        lines.append(f"trained     {about['epoch']} epochs{score}")
     lines += [
         f"  --{name} {value}" for name, value in about.get("options", {}).items() if value not in (None, "")
     ]
