@@ -190,16 +190,7 @@ class Session(Trainer, Progress):
         """
         metrics, seconds, before = confusion.compute(), self.seconds, self.validated_at
         self.close_round()
-        row = {
-            self.unit: self.mark,
-            "lr": train["lr"],
-            "train_loss": train["main"],
-            "val_loss": "" if math.isnan(val["main"]) else val["main"],
-            "train_loss_total": train["total"],
-            "seconds": round(seconds, 1),
-            **metrics.row(self.data.classes.names),
-        }
-        self.log.add(row, write=leads())
+        self.log.add(self._row(train, val, metrics, seconds), write=leads())
         say(
             f"{self.unit} {self.mark}: train_loss {train['main']:.4f}  val_loss {val['main']:.4f}  "
             f"mIoU {metrics.mIoU:.4f}  Acc {metrics.Acc:.4f}  ({seconds:.0f} s)",
@@ -227,6 +218,18 @@ class Session(Trainer, Progress):
             remove_old(self.folder, self.family, self.options.KEEP)
         if not self.finite.in_a_row or not self.unfinished:
             write_checkpoint(self.folder / "last.pth", {**checkpoint, "training": training})
+
+    def _row(self, train: dict, val: dict, metrics: Metrics, seconds: float) -> dict[str, int | float | str]:
+        """Return the log row of the epoch that has ended."""
+        return {
+            self.unit: self.mark,
+            "lr": train["lr"],
+            "train_loss": train["main"],
+            "val_loss": "" if math.isnan(val["main"]) else val["main"],
+            "train_loss_total": train["total"],
+            "seconds": round(seconds, 1),
+            **metrics.row(self.data.classes.names),
+        }
 
     def close_round(self) -> None:
         """Count the round that has ended as done; alone, without validation and files."""
