@@ -17,8 +17,8 @@ def main(argv: list[str] | None = None) -> None:
 
     from Structure import load_network
     from utils.data.band_choice import TrainedBands
-    from utils.data.dataset import default_workers
     from utils.data.labels import Classes
+    from utils.data.loaders import default_workers
     from utils.devices import check_batch, choose_devices, describe, place
     from utils.inference.class_map import ClassTotals
     from utils.inference.inputs import collect_jobs

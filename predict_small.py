@@ -17,8 +17,8 @@ def main(argv: list[str] | None = None) -> None:
 
     from Structure import load_network
     from utils.data.band_choice import TrainedBands
-    from utils.data.dataset import default_workers
     from utils.data.labels import Classes
+    from utils.data.loaders import default_workers
     from utils.devices import choose_devices, describe, place
     from utils.inference.ahead import ahead, attempted
     from utils.inference.class_map import ClassTotals

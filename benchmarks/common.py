@@ -13,7 +13,8 @@ import torch
 from filelock import FileLock  # comes with torch
 from torch import nn
 
-from utils.data.dataset import SegmentationDataset, evaluation_loader
+from utils.data.dataset import SegmentationDataset
+from utils.data.loaders import evaluation_loader
 from utils.evaluation.evaluate import evaluate_network
 from utils.evaluation.metrics import ConfusionMatrix
 from utils.files import replacing

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from nets.layers.resize import resize
 from nets.segmentation_model import SegmentationNetwork
-from utils.data.dataset import SegmentationDataset, TrainingSampler, collate, to_device
+from utils.data.dataset import SegmentationDataset
 from utils.data.layout import DatasetInfo
+from utils.data.loaders import TrainingSampler, collate, to_device
 from utils.evaluation.metrics import ConfusionMatrix
 from utils.training.pixel_losses import cross_entropy
 

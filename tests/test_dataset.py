@@ -7,9 +7,10 @@ import torch
 from nets.errors import UserError
 from tests.tiny_dataset import write_dataset, write_raster
 from utils.data.augment_level import parse_level
-from utils.data.dataset import (
-    Key,
-    SegmentationDataset,
+from utils.data.dataset import Key, SegmentationDataset
+from utils.data.labels import IGNORE
+from utils.data.layout import Sample, scan_dataset
+from utils.data.loaders import (
     TrainingSampler,
     collate,
     default_workers,
@@ -17,8 +18,6 @@ from utils.data.dataset import (
     to_device,
     training_loader,
 )
-from utils.data.labels import IGNORE
-from utils.data.layout import Sample, scan_dataset
 from utils.data.photometric import BandRanges
 from utils.data.transforms import Augmentation
 

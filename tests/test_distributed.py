@@ -14,8 +14,9 @@ from tests.helpers import ROOT
 from tests.test_train import COMMON
 from tests.tiny_dataset import write_dataset
 from utils.checkpoint import read_checkpoint
-from utils.data.dataset import SegmentationDataset, TrainingSampler, evaluation_loader
+from utils.data.dataset import SegmentationDataset
 from utils.data.labels import Classes
+from utils.data.loaders import TrainingSampler, evaluation_loader
 from utils.data.samples import Sample
 from utils.loss_terms import PER_PIXEL
 from utils.options import train_options

@@ -10,8 +10,9 @@ import rasterio
 from nets.errors import UserError
 from tests.tiny_dataset import write_raster
 from utils.data import open_files
-from utils.data.dataset import SegmentationDataset, TrainingSampler, training_loader
+from utils.data.dataset import SegmentationDataset
 from utils.data.labels import Classes
+from utils.data.loaders import TrainingSampler, training_loader
 from utils.data.open_files import kept_open
 from utils.data.raster import Window, read_image
 from utils.data.samples import Sample

@@ -7,8 +7,8 @@ from PIL import Image
 import tools.show_batch as program
 import utils.evaluation.batches as batches
 from tests.tiny_dataset import write_dataset, write_raster
-from utils.data.dataset import TrainingSampler, to_device
 from utils.data.labels import Classes
+from utils.data.loaders import TrainingSampler, to_device
 from utils.data.photometric import BandRanges
 from utils.options import train_options
 from utils.program import run_program

@@ -116,16 +116,16 @@ def test_an_overflow_of_a_scaled_loss_is_not_counted():
 def test_a_run_whose_loss_stays_infinite_ends_with_the_files_and_keeps_its_checkpoint(
     data, tmp_path, capsys, monkeypatch
 ):
-    from utils.training import losses
+    from utils.training.criterion import Criterion
 
-    forward, calls = losses.Criterion.forward, []
+    forward, calls = Criterion.forward, []
 
     def broken(self, outputs, masks):
         calls.append(torch.is_grad_enabled())
         total, main = forward(self, outputs, masks)
         return (total * math.nan, main) if sum(calls) > 3 else (total, main)
 
-    monkeypatch.setattr(losses.Criterion, "forward", broken)
+    monkeypatch.setattr(Criterion, "forward", broken)
     assert run("--EPOCHS", "9", "--NAN_PATIENCE", "4", "--OPTIMIZER_TYPE", "sgd") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "loss or gradient was not finite in 4 steps in a row (learning rate" in error

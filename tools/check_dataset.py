@@ -17,9 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the program is run by its path
 
 from nets.errors import UserError  # noqa: E402
-from utils.flags import DATA, HARDWARE, NETWORK, RUN, TRAINING, Flag  # noqa: E402
+from utils.flag_types import Flag  # noqa: E402
+from utils.flags import DATA, HARDWARE, NETWORK, TRAINING  # noqa: E402
 from utils.options import parse  # noqa: E402
 from utils.program import run_program  # noqa: E402
+from utils.run_flags import RUN  # noqa: E402
 
 CHECK = (
     "what to check",

@@ -13,9 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the program is run by its path
 
 from nets.errors import UserError  # noqa: E402
-from utils.flags import DATA, HARDWARE, NETWORK, RUN, TRAINING, Flag, number  # noqa: E402
+from utils.flag_types import Flag, number  # noqa: E402
+from utils.flags import DATA, HARDWARE, NETWORK, TRAINING  # noqa: E402
 from utils.options import parse  # noqa: E402
 from utils.program import run_program  # noqa: E402
+from utils.run_flags import RUN  # noqa: E402
 
 
 def band_list(text: str) -> tuple[int, ...]:
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parse("Draw training batches.", (SHOW, DATA, NETWORK, TRAINING, RUN, HARDWARE), argv)
     # Imported here, so that --help and a mistyped flag answer without waiting for torch.
     from utils.data.bands import rgb_bands
-    from utils.data.dataset import TrainingSampler, collate, to_device
+    from utils.data.loaders import TrainingSampler, collate, to_device
     from utils.evaluation.batches import display_limits, draw_batch
     from utils.training.setup import crop_size, read_dataset
     from utils.training.start import band_statistics

@@ -114,8 +114,8 @@ def read_image(
         if not _whole_first(pages[0]):
             return read_pages(pages, window, bands)
         image, valid = read_pages(pages, None, bands)
-    rows, columns = slices(checked(window, valid.shape))
-    return image[:, rows, columns], valid[rows, columns]
+    part = slices(checked(window, valid.shape))
+    return image[(slice(None), *part)], valid[part]
 
 
 def check_image(path: Path | str) -> None:
@@ -254,9 +254,8 @@ def read_palette(path: Path | str) -> dict[int, tuple[int, int, int]] | None:
     if is_npy(path):
         return None
     with open_raster(path) as pages:
-        if not _is_palette(pages[0]):
-            return None
-        return {index: tuple(color[:3]) for index, color in pages[0].colormap(1).items()}
+        colors = pages[0].colormap(1) if _is_palette(pages[0]) else None
+    return colors and {index: tuple(color[:3]) for index, color in colors.items()}
 
 
 def _band_names(pages: list[rasterio.DatasetReader]) -> tuple[str | None, ...]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.data.dataset import to_device
 from utils.data.labels import IGNORE
+from utils.data.loaders import to_device
 from utils.devices import unwrap
 from utils.evaluation.metrics import ConfusionMatrix, Metrics, compute_metrics
 from utils.inference.padding import pad_to_rules

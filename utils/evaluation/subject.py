@@ -11,9 +11,10 @@ from torch import nn
 
 from nets.errors import UserError
 from utils.data.band_choice import TrainedBands
-from utils.data.dataset import SegmentationDataset, default_workers, evaluation_loader
+from utils.data.dataset import SegmentationDataset
 from utils.data.labels import Classes
 from utils.data.layout import DatasetInfo, scan_dataset
+from utils.data.loaders import default_workers, evaluation_loader
 from utils.data.samples import evaluation_samples
 from utils.devices import check_batch, choose_devices, describe, place
 from utils.evaluation.evaluate import evaluate_network

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from utils.data.dataset import SegmentationDataset, default_workers, evaluation_loader, training_loader
+from utils.data.dataset import SegmentationDataset
+from utils.data.loaders import default_workers, evaluation_loader, training_loader
 from utils.data.samples import evaluation_samples
 from utils.training.accumulate import is_mean_over_pixels
 from utils.training.criterion import build_criterion

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from nets.errors import UserError
-from utils.data.dataset import TrainingSampler, to_device
+from utils.data.loaders import TrainingSampler, to_device
 from utils.devices import unwrap
 from utils.training.accumulate import Parts
 from utils.training.finite import FiniteSteps, gradient_norm

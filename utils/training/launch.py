@@ -20,7 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from nets.errors import UserError
-from utils.data.dataset import processors
+from utils.data.loaders import processors
 from utils.devices import check_batch, choose_devices
 from utils.processes import is_launched
 from utils.training.resume import resume

@@ -11,8 +11,9 @@ from torch import nn
 from utils.data.augment_level import DEFAULT
 from utils.data.band_choice import TrainedBands
 from utils.data.class_weights import class_weights
-from utils.data.dataset import SegmentationDataset, TrainingSampler
+from utils.data.dataset import SegmentationDataset
 from utils.data.layout import DatasetInfo
+from utils.data.loaders import TrainingSampler
 from utils.data.samples import training_samples
 from utils.devices import check_batch, describe
 from utils.training import announce

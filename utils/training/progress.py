@@ -4,7 +4,7 @@ import argparse
 import time
 from dataclasses import dataclass, field
 
-from utils.data.dataset import TrainingSampler
+from utils.data.loaders import TrainingSampler
 from utils.training.logger import TrainingLog
 from utils.training.patience import without_progress
 
