@@ -1,8 +1,10 @@
 """Several processes train as one does: gradients, sums, shares of batches, whole runs, and how they fail."""
 
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,20 @@ def test_a_process_that_fails_ends_all_with_one_line(folder):
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if "train.py: " in line]
     assert len(lines) == 1 and "v1.tif" in lines[0]
+
+
+def test_a_signal_to_the_launcher_saves_in_all_processes(folder):
+    words = ["--PROCESSES", "2", "--SAVE_ITERS", "2", "--RUN_NAME", "stopped", *FROZEN[:-1], "500"]
+    command = [sys.executable, str(ROOT / "train.py"), "--DATASET_PATH", "data", *COMMON, *words]
+    last = folder / "pth_files" / "stopped" / "last.pth"
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, text=True, **pipes) as run:
+        while run.poll() is None and not last.is_file():
+            time.sleep(0.05)
+        run.terminate()
+        error = run.communicate(timeout=300)[1]
+    assert run.returncode == 143, error
+    line = r"stopped by SIGTERM after iteration (\d+) of 1000; go on with: .* --RESUME stopped\n"
+    training, said = read_checkpoint(last)["training"], re.search(line, error)
+    assert said, error
+    assert training["iteration"] == int(said[1]) and not training["finished"]
