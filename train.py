@@ -17,7 +17,8 @@ def main(argv: list[str] | None = None) -> int:
     """Train as the flags in `argv` say (default: the command line) and return the exit code."""
     options = train_options(argv)
     # Imported here, so that --help and a mistyped flag answer without waiting for torch.
-    from utils.training.launch import launch, processes_to_start
+    from utils.launch import launch
+    from utils.training.launch import processes_to_start
 
     processes = processes_to_start(options)
     if processes > 1:
@@ -28,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> None:
     """Train in this process, which may be one of several."""
+    from utils.distributed import leave
     from utils.training.announce import say
-    from utils.training.distributed import leave
     from utils.training.engine import train_one_epoch
     from utils.training.farewell import farewell
     from utils.training.lr_find import find_lr

@@ -62,6 +62,7 @@ def test_what_processes_agree_upon(found):
     assert [process["count"] for process in found] == [2, 2]
     assert [process["leads"] for process in found] == [True, False]
     assert [process["agreed"] for process in found] == ["é0", "é0"]
+    assert [process["gathered"] for process in found] == [["", "é"]] * 2
     assert all(process["averaged"].tolist() == [0.5, 0.5] for process in found)
     assert all(process["total"].tolist() == [3] for process in found)
     assert [process["validation"].item() for process in found] == [1, 2], "a validation sums nothing"

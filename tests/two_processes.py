@@ -9,9 +9,10 @@ from torch import nn
 
 from nets.segmentation_model import SegmentationNetwork
 from utils.checkpoint import network_state, whole
+from utils.distributed import agree, count, gathered, leads, rank, total
 from utils.loss_terms import PER_PIXEL
 from utils.training.criterion import Criterion
-from utils.training.distributed import agree, average_buffers, count, leads, rank, total
+from utils.training.distributed import average_buffers
 from utils.training.distributed_sums import reduce_sum
 from utils.training.parallel import distribute, load_optimizer
 
@@ -87,6 +88,7 @@ def main(folder: Path) -> None:
     )
     part = slice(2 * rank(), 2 * rank() + 2)
     found = {"count": count(), "leads": leads(), "agreed": agree(f"é{rank()}")}
+    found["gathered"] = gathered("é" * rank())
     for loss in PER_PIXEL:
         found[loss] = gradients(loss, part, "ddp")
     found["fsdp"] = gradients("ce", part, "fsdp")

@@ -43,8 +43,10 @@ def _asked_gpus(options: argparse.Namespace, present: int) -> list[int]:
     return [0][:present] if options.MODE == "single" else list(range(present))
 
 
-def describe(devices: list[torch.device]) -> str:
-    """Return the devices in words."""
+def describe(devices: list[torch.device], processes: int = 1) -> str:
+    """Return the devices of this process in words, and how many processes share the work."""
+    if processes > 1:
+        return f"{processes} processes, this one on {describe(devices)}"
     if devices[0].type == "mps":
         return "Apple GPU"
     if devices[0].type != "cuda":

@@ -137,6 +137,10 @@ NETWORK = (
     ),
 )
 
+SHARERS = Flag("PROCESSES", None, "processes that share the work on the CPU; default: 1", number(int, 1))
+
+SHARING = ("several processes (one for each GPU; on many machines with torchrun)", (SHARERS,))
+
 PROCESSES = (
     "training on several devices and machines",
     (
@@ -147,7 +151,7 @@ PROCESSES = (
             "for all; fsdp, as ddp but each holds only a share of the weights",
             choices=("ddp", "dp", "fsdp"),
         ),
-        Flag("PROCESSES", None, "processes that share the work on the CPU; default: 1", number(int, 1)),
+        SHARERS,
         Flag(
             "SYNC_BN",
             "auto",

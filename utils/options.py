@@ -6,7 +6,7 @@ import sys
 
 from nets.errors import UserError
 from utils.config_file import config_words
-from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, STRUCTURE, TRAINING
+from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, SHARING, STRUCTURE, TRAINING
 from utils.inference_flags import EVALUATION, EXPORT, PREDICTION, SCENES, WINDOWS
 from utils.run_flags import COMPARISON, RUN
 
@@ -98,7 +98,7 @@ def train_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 def evaluate_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the flags of evaluate.py."""
-    options = parse("Measure a trained network on a labelled split.", (EVALUATION, HARDWARE), argv)
+    options = parse("Measure a trained network on a labelled split.", (EVALUATION, SHARING, HARDWARE), argv)
     return options if options.PREDICTIONS else need_weights(options)
 
 
@@ -109,7 +109,7 @@ def predict_small_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 def predict_large_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the flags of predict_large.py."""
-    groups = (PREDICTION, WINDOWS, SCENES, HARDWARE)
+    groups = (PREDICTION, WINDOWS, SCENES, SHARING, HARDWARE)
     return need_weights(parse("Predict scenes of any size.", groups, argv))
 
 

@@ -1,6 +1,6 @@
 """A program that runs as one of several processes: only the first speaks, and of failures the first one.
 
-The launcher (torchrun, or `utils.training.launch`) tells a process its number in the environment. Nothing
+The launcher (torchrun, or `utils.launch`) tells a process its number in the environment. Nothing
 here imports torch.
 """
 

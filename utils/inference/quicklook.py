@@ -1,6 +1,7 @@
 """Overlays: the class map in colour over the image; of a scene a small one, drawn while it streams by."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -75,6 +76,16 @@ class QuickLook:
         """Add full-width rows of the class map."""
         here, there = self._rows(top, len(class_map))
         self.class_map[here] = class_map[there, :: self.step]
+
+    def piece(self, top: int, count: int) -> dict[str, np.ndarray]:
+        """Return copies of what full-width rows of the scene brought, for `add_piece` of another one."""
+        here, _ = self._rows(top, count)
+        return {"image": self.image[:, here].copy(), "valid": self.valid[here].copy()}
+
+    def add_piece(self, top: int, count: int, piece: Mapping[str, np.ndarray]) -> None:
+        """Take over full-width rows of the scene from a look that has seen them."""
+        here, _ = self._rows(top, count)
+        self.image[:, here], self.valid[here] = piece["image"], piece["valid"]
 
     def draw(self) -> np.ndarray:
         """Return the overlay, uint8 (h, w, 3)."""

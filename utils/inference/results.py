@@ -1,9 +1,11 @@
 """All that is written about one scene, kept in step, so that an interrupted one can be gone on with."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from rasterio.errors import RasterioError
@@ -59,10 +61,14 @@ class SceneResults:
         classes: names and colours.
         options: what is written.
         settings: how the scene is cut, as plain values.
+        part: the rows of the scene that they are about, default: all; from one row of tiles to another.
     """
 
-    def __init__(self, job: Job, classes: Classes, options: ResultOptions, settings: dict) -> None:
+    def __init__(
+        self, job: Job, classes: Classes, options: ResultOptions, settings: dict, part: range | None = None
+    ) -> None:
         self.job, self.classes, self.options = job, classes, options
+        self.part = range(job.info.height) if part is None else part
         self.num_classes, self.scores = classes.num_classes, options.scores
         self.look = QuickLook(job.info, classes)
         self.totals, self.area = ClassTotals(classes), pixel_area(job.info)
@@ -73,6 +79,7 @@ class SceneResults:
             job.product(".resume.json"), {**options.settings, **settings, **kinds, **scene}
         )
         self.progress = self.state.load() if options.resume else Progress()
+        self.progress.rows = max(self.progress.rows, self.part.start)
         if self.progress.totals:
             self._restore_totals()
         self.saved_at = time.monotonic()
@@ -86,7 +93,7 @@ class SceneResults:
 
     @property
     def rows(self) -> int:
-        """Rows that need not be predicted any more."""
+        """The first row that is still to be predicted."""
         return self.progress.rows
 
     def _writers(self) -> list[RowWriter]:
@@ -103,27 +110,27 @@ class SceneResults:
 
     def start(self, reader: ImageReader) -> None:
         """Open the rasters, new or where they were left; `reader` fills in the overlay of what is there."""
-        if self.rows:
+        if self.rows > self.part.start:
             try:
                 self._go_on(reader)
                 return
             except (OSError, KeyError, RasterioError):  # they were moved or damaged since
                 for writer in self.writers:
                     writer.discard()
-        self.totals, self.progress = ClassTotals(self.classes), Progress()
+        self.totals, self.progress = ClassTotals(self.classes), Progress(self.part.start)
         self.writers = self._writers()
         self.state.remove()
         for writer in self.writers:
-            writer.start()
+            writer.start(self.part.start)
 
     def _go_on(self, reader: ImageReader) -> None:
-        if self.rows < self.job.info.height:
+        if self.rows < self.part.stop:
             for writer in self.writers:
                 writer.start(self.rows, self.progress.sizes[writer.path.name])
         first = self.writers[0]
         path = first.part if first.part.exists() else first.png or first.path
         with open_quietly(path) as classes:
-            for top in range(0, self.rows, TILE):
+            for top in range(self.part.start, self.rows, TILE):
                 count = min(TILE, self.rows - top)
                 window = Window(top, 0, count, self.job.info.width)
                 self.look.add_image(window, *reader.read(window))
@@ -141,7 +148,7 @@ class SceneResults:
         for writer in self.writers:
             writer.advance(bottom)
         due = time.monotonic() - self.saved_at >= resume.SECONDS
-        if due and self.rows < self.writers[0].written < self.job.info.height:
+        if due and self.rows < self.writers[0].written < self.part.stop:
             self._save({writer.path.name: writer.checkpoint() for writer in self.writers})
 
     def _flushed(self, top: int, rows: np.ndarray) -> None:
@@ -174,15 +181,26 @@ class SceneResults:
         write_png(self.job.product("_overlay.png"), self.look.draw())
         self.progress.done = True
         self.state.save(self.progress)
+        forget_strips(self.job)
 
     def abandon(self, keep: bool) -> None:
         """Close what is open; remove it unless it is to be gone on with."""
-        keep = keep and self.rows > 0
+        keep = keep and self.rows > self.part.start
         for writer in self.writers:
             writer.keep = keep
             writer.discard()
         if not keep:
             self.state.remove()
+
+
+def strips_folder(job: Job) -> Path:
+    """Return where the strips of a scene stand that several processes predict."""
+    return job.product(".strips")
+
+
+def forget_strips(job: Job) -> None:
+    """Remove the strips of a scene, if there are some."""
+    shutil.rmtree(strips_folder(job), ignore_errors=True)
 
 
 def forget(work: Jobs) -> None:

@@ -94,8 +94,11 @@ class RowWriter:
         return self
 
     def start(self, written: int = 0, size: int | None = None) -> None:
-        """Make the file, or go on below the `written` rows of one that had `size` bytes then."""
-        if written:
+        """Make the file, or go on with one that had `size` bytes when the rows above `written` were written.
+
+        Without a size `written` is the first row of a new file that shall only hold a part of the rows.
+        """
+        if size is not None:
             os.truncate(self.part, size)  # what was written after the last checkpoint
         else:
             self._create()

@@ -60,19 +60,22 @@ class WindowOptions:
         return values
 
 
-def plan(options: argparse.Namespace, crop: tuple[int, int]) -> tuple[WindowOptions, ResultOptions]:
+def plan(
+    options: argparse.Namespace, crop: tuple[int, int], batch_size: int
+) -> tuple[WindowOptions, ResultOptions]:
     """Return what the flags of predict_large.py ask for.
 
     Args:
         options: the flags.
         crop: (height, width) of the training crop: the default window, and the least that is predicted.
+        batch_size: windows at a time in each process.
     """
     window = (options.WINDOW, options.WINDOW) if options.WINDOW else crop
     least = (min(window[0], crop[0]), min(window[1], crop[1]))
     weights = Path(options.WEIGHTS)
     settings = {"WEIGHTS": identity(weights) if weights.is_file() else [str(weights)], "TTA": options.TTA}
     return (
-        WindowOptions(window, options.OVERLAP, options.BATCH_SIZE, options.BLEND, least),
+        WindowOptions(window, options.OVERLAP, batch_size, options.BLEND, least),
         ResultOptions(
             scores=tuple(Scores(*words) for words in options.SCORES or ()),
             format=options.FORMAT,
@@ -119,11 +122,7 @@ def predict_scene(
     try:
         with ImageReader(source_of(info), threads) as reader:
             output.start(reader)
-            if progress and output.rows:
-                windows = grid.first_row(output.rows) if output.rows < info.height else len(grid.tops)
-                progress(windows * len(grid.lefts))
-            if output.rows < info.height:
-                _predict_rest(reader, predict, options, grid, output, threads, progress)
+            predict_rest(reader, predict, options, output, threads=threads, progress=progress)
         output.finish()
     except BaseException as error:
         # A damaged file stays damaged; a connection that broke, or whoever pressed Ctrl-C, may come back.
@@ -132,16 +131,24 @@ def predict_scene(
     return output.totals
 
 
-def _predict_rest(
+def predict_rest(
     reader: ImageReader,
     predict: Callable[[Tensor], Tensor],
     options: WindowOptions,
-    grid: WindowGrid,
     output: SceneResults,
-    threads: int,
-    progress: Callable[[int], object] | None,
+    *,
+    stop: int | None = None,
+    threads: int = 1,
+    progress: Callable[[int], object] | None = None,
 ) -> None:
-    """Predict the rows that the results lack."""
+    """Predict the rows that the results lack, those above `stop`; for the rest see `predict_scene`."""
+    grid = options.grid(output.job.info)
+    stop = output.part.stop if stop is None else stop
+    missing = grid.rows(output.rows, stop)
+    if progress and output.rows > output.part.start:
+        progress((len(grid.rows(output.part.start, stop)) - len(missing)) * len(grid.lefts))
+    if not missing:
+        return
 
     def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
         image, valid = reader.read(window)
@@ -159,6 +166,7 @@ def _predict_rest(
             blend=options.blend,
             least=options.least,
             start=output.rows,
+            stop=stop,
             threads=threads,
             progress=progress,
         ):

@@ -77,6 +77,12 @@ class WindowGrid:
         """Return the first row of windows that reaches the scene's row `start` or one below."""
         return next(row for row, top in enumerate(self.tops) if top + self.height > start)
 
+    def rows(self, start: int, stop: int) -> range:
+        """Return the rows of windows that reach into the scene's rows from `start` to above `stop`."""
+        if start >= stop:
+            return range(0)
+        return range(self.first_row(start), sum(top < stop for top in self.tops))
+
 
 class Block(NamedTuple):
     """A final part of a scene.
@@ -105,15 +111,16 @@ class _Entry(NamedTuple):
 
 
 def read_strips(
-    read: Read, grid: WindowGrid, width: int, first: int = 0, threads: int = 1
+    read: Read, grid: WindowGrid, width: int, rows: range | None = None, threads: int = 1
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield (row of windows, image (C, h, W), valid (h, W)) for each row of windows from `first` on.
+    """Yield (row of windows, image (C, h, W), valid (h, W)) for the given rows of windows, default: all.
 
     `read` is asked for every row of the scene exactly once, from top to bottom, over the full width: files in
     strips and PNG or JPEG would be decoded anew for every window otherwise. With `threads` it is asked for
     the next rows while these are predicted. The arrays are used again for the next row of windows.
     """
-    tops = grid.tops[first:]
+    first, last = (rows.start, rows.stop) if rows else (0, len(grid.tops))
+    tops = grid.tops[first:last]
     ends = [top + grid.height for top in tops]
     parts = [Window(top, 0, end - top, width) for top, end in zip((tops[0], *ends), ends, strict=False)]
     strips = ahead(read, parts, min(threads, 1))
@@ -153,6 +160,7 @@ def predict_blocks(
     blend: str = "gaussian",
     least: tuple[int, int] = (0, 0),
     start: int = 0,
+    stop: int | None = None,
     threads: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[Block]:
@@ -168,13 +176,15 @@ def predict_blocks(
         blend: weighting of overlapping windows, a key of `blending.PROFILES`.
         least: a scene smaller than this is continued by reflection; the network sees no smaller window.
         start: first row to yield; the windows that reach it are predicted, with the same result.
+        stop: row below the last one to yield, above `start`; default: all rows.
         threads: 0 reads in this thread, more read the next rows meanwhile.
         progress: called with the number of windows just done, those without a valid pixel included, which
             are not predicted.
     """
-    first = grid.first_row(start)
-    blender = Blender(grid.tops, grid.lefts, grid.size, scene, blend, first)
-    strips = read_strips(read, grid, scene[1], first, threads)
+    stop = scene[0] if stop is None else stop
+    wanted = grid.rows(start, stop)
+    blender = Blender(grid.tops, grid.lefts, grid.size, scene, blend, wanted.start)
+    strips = read_strips(read, grid, scene[1], wanted, threads)
     for batch, images in _batches(strips, grid, batch_size, least):
         scored = iter(() if images is None else predict(images).float()[..., : grid.height, : grid.width])
         del images
@@ -182,10 +192,10 @@ def predict_blocks(
             ready = blender.add(entry.row, entry.column, next(scored) if entry.used else None)
             rows, columns = blender.block(entry.row, entry.column)
             valid = entry.valid[: rows.stop - rows.start, : columns.stop - columns.start]
-            done = max(0, start - rows.start)
-            if done < len(valid):
-                ready = None if ready is None else ready[:, done:]
-                yield Block(rows.start + done, columns.start, valid[done:], ready)
+            due = slice(max(0, start - rows.start), max(0, stop - rows.start))
+            if due.start < len(valid):
+                ready = None if ready is None else ready[:, due]
+                yield Block(rows.start + due.start, columns.start, valid[due], ready)
         scored = ready = None  # the next batch must not need room beside this one
         if progress:
             progress(len(batch))

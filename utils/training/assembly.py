@@ -10,9 +10,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from utils.data.dataset import SegmentationDataset
 from utils.data.loaders import default_workers, evaluation_loader, training_loader
 from utils.data.samples import evaluation_samples
+from utils.distributed import count, rank
 from utils.training.accumulate import is_mean_over_pixels
 from utils.training.criterion import build_criterion
-from utils.training.distributed import count, rank
 from utils.training.finite import FiniteSteps
 from utils.training.freeze import freeze
 from utils.training.logger import TrainingLog

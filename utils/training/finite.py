@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.checkpoint import whole
-from utils.training.distributed import total
+from utils.distributed import total
 from utils.training.optimizers import BATCH_NORM
 
 

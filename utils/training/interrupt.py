@@ -7,9 +7,9 @@ from types import FrameType, TracebackType
 
 import torch
 
+from utils.distributed import count, total
 from utils.processes import is_launched
 from utils.program import Stopped
-from utils.training.distributed import count, total
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 

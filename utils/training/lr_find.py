@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from nets.errors import UserError
+from utils.distributed import leads
 from utils.evaluation.plots import BLUE, GREEN, INK, MUTED, RULE, fonts, save
 from utils.files import replacing
 from utils.training.assembly import assemble
-from utils.training.distributed import leads
 from utils.training.engine import train_one_epoch
 from utils.training.plan import make_plan
 from utils.training.runs import RANGE_TEST

@@ -4,12 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
+from utils.distributed import leads
 from utils.files import replacing
 from utils.options import plain_options
 from utils.training import announce
 from utils.training.announce import say
 from utils.training.assembly import assemble
-from utils.training.distributed import leads
 from utils.training.optimizers import describe_groups
 from utils.training.patience import check_patience
 from utils.training.plan import Build, about_plan, make_plan

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from nets.errors import UserError
 from utils.data.labels import IGNORE
 from utils.devices import place
-from utils.training.distributed import count, everyones
+from utils.distributed import count, everyones
 
 # A block with more parameters is sharded and gathered on its own.
 SHARDED_FROM = 1_000_000

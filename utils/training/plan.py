@@ -16,9 +16,10 @@ from utils.data.layout import DatasetInfo
 from utils.data.loaders import TrainingSampler
 from utils.data.samples import training_samples
 from utils.devices import check_batch, describe
+from utils.distributed import agree, count, rank
 from utils.training import announce
 from utils.training.announce import flags_given, say
-from utils.training.distributed import agree, count, join, rank
+from utils.training.distributed import join
 from utils.training.parallel import synchronizes
 from utils.training.precision import Precision, allow_tf32, choose_precision
 from utils.training.recipe import Settings, choose_accumulation, choose_recipe, resolve
@@ -168,7 +169,7 @@ def _hardware(plan: Plan) -> tuple[str, str]:
     """Return the devices in words, and how they share the work."""
     text, each = describe(plan.devices), plan.options.BATCH_SIZE // max(count(), len(plan.devices))
     if count() > 1:
-        return f"{count()} processes, this one on {text}", f"{plan.options.PARALLEL}, {each} images each"
+        return describe(plan.devices, count()), f"{plan.options.PARALLEL}, {each} images each"
     return text, f"dp, {each} images each" if len(plan.devices) > 1 else ""
 
 

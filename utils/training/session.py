@@ -16,10 +16,11 @@ from utils.checkpoint import write_checkpoint
 from utils.data.layout import DatasetInfo
 from utils.data.samples import Sample
 from utils.devices import unwrap
+from utils.distributed import count, leads
 from utils.evaluation.metrics import ConfusionMatrix, Metrics
 from utils.evaluation.plots import draw_confusion
 from utils.training.announce import say
-from utils.training.distributed import count, leads, random_states
+from utils.training.distributed import random_states
 from utils.training.engine import READ_EVERY, RunningLoss, Trainer, endless
 from utils.training.interrupt import StopSignals, stopped
 from utils.training.patience import FALLING

@@ -8,9 +8,9 @@ from torch import nn
 from utils.data.layout import DatasetInfo
 from utils.data.scaling import parse_scaling
 from utils.data.statistics import BandStatistics, cached_statistics, measure_bands
+from utils.distributed import first_before_the_others
 from utils.training import announce
 from utils.training.announce import say
-from utils.training.distributed import first_before_the_others
 from utils.training.setup import choose_normalization, load_start
 
 

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from nets.errors import UserError
 from utils.devices import unwrap
+from utils.distributed import count
 from utils.evaluation.evaluate import evaluate_network
 from utils.evaluation.metrics import ConfusionMatrix, Metrics
 from utils.inference.classify import Classify
 from utils.inference.whole import predictor
-from utils.training.distributed import average_buffers, count, merged
+from utils.training.distributed import average_buffers, merged
 
 if TYPE_CHECKING:
     from utils.training.session import Session
