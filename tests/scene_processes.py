@@ -9,14 +9,36 @@ from pathlib import Path
 import torch
 from torch import distributed as dist
 
+import evaluate
 from tests.scene_helpers import Bands, large
 from utils import distributed
+from utils.data import samples
 from utils.inference import resume
 from utils.inference.results import SceneResults
+from utils.program import run_program
 
 SCENE = ("--WINDOW", "64", "--NUM_WORKERS", "0", "--OVERLAP", "0.6", "--USE_CPU")
+SMALL = 64 * 64, 64  # scenes are larger than this many pixels, and judged in blocks of this side
 EVERYTHING = (*SCENE, "--SCORES", "probabilities:uint8,entropy:float16,confidence", "--VECTOR", "geojson")
 RESUMED = (*EVERYTHING, "--RESUME")
+
+
+def evaluations(folder: Path, output: Path) -> list[list[str]]:
+    """Return the words of two evaluations: of a network, and of maps."""
+    common = ["--DATASET_PATH", str(folder / "data"), "--SPLIT", "val", "--WORST", "1", "--NUM_WORKERS", "0"]
+    return [
+        [
+            "--WEIGHTS",
+            "x.pth",
+            *common,
+            "--USE_CPU",
+            "--OUTPUT",
+            str(output),
+            "--SHOW_DIR",
+            str(output / "shown"),
+        ],
+        ["--PREDICTIONS", str(folder / "data/labels"), *common, "--OUTPUT", str(output / "maps")],
+    ]
 
 
 def use(kernel: int) -> Bands:
@@ -53,6 +75,9 @@ def predict(folder: Path) -> None:
         (folder / f"{output}{distributed.rank()}.txt").write_text(str(windows))
     assert large(folder / "many", folder / "dealt", *SCENE) == 2
     assert large(folder / "broken.tif", folder / "broken", *SCENE) == 2
+    samples.LARGE, samples.BLOCK = SMALL
+    for words in evaluations(folder, folder / "evaluated"):
+        assert run_program(evaluate.main, words) == 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Several processes predict scenes as one does: shared by strips, dealt out, interrupted, damaged."""
 
+import csv
 import os
 import socket
 import subprocess
@@ -10,13 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import evaluate
 from tests.helpers import ROOT
 from tests.scene_helpers import Bands, blobs, large, names, use, write_scene
-from tests.scene_processes import EVERYTHING, SCENE
+from tests.scene_processes import EVERYTHING, SCENE, SMALL, evaluations
+from tests.tiny_dataset import write_dataset
+from utils.data import samples
 from utils.inference.inputs import Job
 from utils.inference.sharing import deal
 from utils.inference.strips import divide
 from utils.inference.windows import WindowGrid
+from utils.program import run_program
 
 
 def run_two(folder: Path, what: str) -> tuple[list[int], list[str]]:
@@ -48,6 +53,7 @@ def folder(tmp_path_factory) -> Path:
     write_scene(folder / "broken.tif", image)
     for path in (folder / "broken.tif", folder / "many" / "damaged.tif"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    write_dataset(folder / "data", size=100)
     codes, said = run_two(folder, "cut")
     assert 0 not in codes, said
     assert sorted(names(folder / "resumed")) == [
@@ -105,6 +111,31 @@ def test_a_damaged_strip_leaves_nothing(folder):
     assert names(folder / "broken") == []
     said = (folder / "said.txt").read_text()
     assert "broken.tif cannot be read, it may be damaged" in said and "Traceback" not in said
+
+
+def test_images_of_a_split_are_shared(folder, tmp_path, monkeypatch):
+    use(monkeypatch, Bands(5))
+    monkeypatch.setattr(samples, "LARGE", SMALL[0])
+    monkeypatch.setattr(samples, "BLOCK", SMALL[1])
+    for words in evaluations(folder, tmp_path):
+        assert run_program(evaluate.main, words) == 0
+    for part in (".", "maps", "shown"):
+        assert names(folder / "evaluated" / part) == names(tmp_path / part)
+    assert len(names(tmp_path / "shown")) == 8, "two scenes of four blocks each"
+    tables = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.csv"))
+    assert len(tables) == 8
+    for table in tables:
+        assert (folder / "evaluated" / table).read_text() == (tmp_path / table).read_text(), table
+    rows = list(csv.DictReader((tmp_path / "per_scene.csv").open()))
+    assert [row["scene"] for row in rows] == ["v0", "v1"]
+    blocks = list(csv.DictReader((tmp_path / "per_image.csv").open()))
+    counted = [
+        sum(int(row["pixels"]) for row in blocks if row["image"].startswith(name)) for name in ("v0", "v1")
+    ]
+    assert [int(row["pixels"]) for row in rows] == counted == [10_000, 10_000]
+    assert 0 < float(rows[0]["Kappa"]) + 1 < 2
+    perfect = list(csv.DictReader((tmp_path / "maps" / "per_scene.csv").open()))
+    assert [row["mIoU"] for row in perfect] == ["1.000000", "1.000000"]
 
 
 def test_strips_meet_at_tiles():

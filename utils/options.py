@@ -99,7 +99,11 @@ def train_options(argv: list[str] | None = None) -> argparse.Namespace:
 def evaluate_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the flags of evaluate.py."""
     options = parse("Measure a trained network on a labelled split.", (EVALUATION, SHARING, HARDWARE), argv)
-    return options if options.PREDICTIONS else need_weights(options)
+    if not options.PREDICTIONS:
+        return need_weights(options)
+    # Class maps are compared one by one, and no network runs.
+    options.USE_CPU, options.BATCH_SIZE = True, options.PROCESSES or 1
+    return options
 
 
 def predict_small_options(argv: list[str] | None = None) -> argparse.Namespace:

@@ -68,6 +68,7 @@ def evaluate_files(
     images: SegmentationDataset,
     each: Each,
     progress: Callable[[Iterable], Iterable],
+    share: range | None = None,
 ) -> tuple[ConfusionMatrix, list[Metrics], int]:
     """Compare class maps with the masks of all images.
 
@@ -76,15 +77,16 @@ def evaluate_files(
         images: with labels.
         each: called with the batch of one image, its predictions and its masks, (1, H, W).
         progress: wraps the numbers of the images.
+        share: numbers of the images to compare, default: all.
 
     Returns:
-        The confusion matrix, the scores of each image, and how many labelled pixels the maps leave out; these
-        are not counted.
+        The confusion matrix, the scores of each of these images, and how many labelled pixels the maps leave
+        out; these are not counted.
     """
     confusion = ConfusionMatrix(images.classes.num_classes)
     scores: list[Metrics] = []
     left_out = 0
-    for index in progress(range(len(images))):
+    for index in progress(range(len(images)) if share is None else share):
         item = images[index]
         ids = read_map(maps[item["name"]], images.classes.num_classes, images.samples[index])
         left_out += int(((item["mask"] >= 0) & (ids == IGNORE)).sum())

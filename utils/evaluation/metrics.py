@@ -49,6 +49,13 @@ class Metrics:
             "pixels": list(self.pixels),
         }
 
+    @classmethod
+    def from_dict(cls, plain: dict) -> "Metrics":
+        """Return the scores that `to_dict` has made plain."""
+        per_class = {name: tuple(values) for name, values in plain["per_class"].items()}
+        absent, pixels = tuple(plain["absent"]), tuple(plain["pixels"])
+        return cls(**{**plain, "per_class": per_class, "absent": absent, "pixels": pixels})
+
     def row(self, class_names: tuple[str, ...] | list[str]) -> dict[str, float | str]:
         """Return the columns of the training log: the means, then `IoU_<name>`, ... class by class.
 

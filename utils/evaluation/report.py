@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from utils.evaluation.boundary import BoundaryIoU
-from utils.evaluation.metrics import PER_CLASS, Metrics
+from utils.evaluation.metrics import OVERALL, PER_CLASS, Metrics
 from utils.files import replacing
 
 ABSENT = "-"
@@ -89,13 +89,21 @@ def write_confusion(matrix: Tensor, class_names: Sequence[str], path: Path) -> N
 
 
 def write_images(
-    names: Sequence[str], scores: Sequence[Metrics], class_names: Sequence[str], path: Path
+    names: Sequence[str],
+    scores: Sequence[Metrics],
+    class_names: Sequence[str],
+    path: Path,
+    what: str = "image",
 ) -> None:
-    """Write one row per image: its scores, valid pixels and the IoU of each class that occurs in it."""
-    rows: list[list] = [["image", "mIoU", "Acc", "pixels", *(f"IoU_{name}" for name in class_names)]]
+    """Write one row per image or scene: its scores, valid pixels and the IoU of each class that occurs."""
+    first = ("mIoU", "Acc")
+    others = [name for name in OVERALL if name not in first]
+    rows: list[list] = [[what, *first, "pixels", *others, *(f"IoU_{name}" for name in class_names)]]
     for name, score in zip(names, scores, strict=True):
         iou = [_number(value) for value in score.per_class["IoU"]]
-        rows.append([name, _number(score.mIoU), _number(score.Acc), sum(score.pixels), *iou])
+        cells = {key: _number(value) for key, value in score.overall().items()}
+        means = [cells[key] for key in first], [cells[key] for key in others]
+        rows.append([name, *means[0], sum(score.pixels), *means[1], *iou])
     write_csv(path, rows)
 
 

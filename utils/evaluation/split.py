@@ -125,13 +125,19 @@ def write_results(
     images: SegmentationDataset,
     scores: Sequence[Metrics],
     boundary: BoundaryIoU | None = None,
+    scenes: Mapping[str, Metrics] | None = None,
 ) -> None:
-    """Write metrics.csv, confusion.csv, confusion.png and per_image.csv into a folder, which is made."""
+    """Write metrics.csv, confusion.csv, confusion.png and per_image.csv into a folder, which is made.
+
+    Where the images are blocks of scenes, per_scene.csv has the scores of each scene.
+    """
     output.mkdir(parents=True, exist_ok=True)
     classes = images.classes.names
     write_metrics(confusion.compute(), classes, output / "metrics.csv", boundary)
     write_confusion(confusion.matrix, classes, output / "confusion.csv")
     write_images([sample.name for sample in images.samples], scores, classes, output / "per_image.csv")
+    if scenes:
+        write_images(list(scenes), list(scenes.values()), classes, output / "per_scene.csv", "scene")
     draw_confusion(confusion.matrix, classes, output / "confusion.png")
 
 

@@ -1,7 +1,7 @@
 """What evaluate.py judges: a network, or class maps that are on the disk already."""
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from utils.data.dataset import SegmentationDataset
 from utils.data.labels import Classes
 from utils.data.layout import DatasetInfo, scan_dataset
 from utils.data.loaders import default_workers, evaluation_loader
-from utils.data.samples import evaluation_samples
-from utils.devices import check_batch, choose_devices, describe, place
+from utils.data.samples import Sample, evaluation_samples
+from utils.devices import check_batch, describe
+from utils.distributed import count, rank
 from utils.evaluation.evaluate import evaluate_network
 from utils.evaluation.files import Each, evaluate_files, find_maps, read_map
+from utils.evaluation.gathering import whole_split
 from utils.evaluation.metrics import ConfusionMatrix, Metrics
 from utils.evaluation.split import open_split, reading_as_trained
 from utils.inference.classify import Classify
@@ -36,60 +38,69 @@ class Subject:
     Attributes:
         dataset: the labelled split.
         images: its images with masks.
+        scenes: name of an image -> name of the scene of which it is a block, its own if it is none.
         source: where the class ids come from, in words.
-        score: (each, progress) -> confusion matrix, scores of each image, and pixels that are left out.
+        score: (each, progress) -> confusion matrix, scores of each image, and pixels that are left out;
+            `each` is called with this process's share of the images.
         classify: item of `images` -> class ids (H, W).
         beside: folder where results stand by default.
     """
 
     dataset: DatasetInfo
     images: SegmentationDataset
+    scenes: dict[str, str]
     source: str
     score: Callable[[Each, Progress], tuple[ConfusionMatrix, list[Metrics], int]]
     classify: Callable[[dict], np.ndarray]
     beside: Path
 
 
-def open_subject(options: argparse.Namespace, load_network: Callable[[str], nn.Module]) -> Subject:
+def open_subject(
+    options: argparse.Namespace, load_network: Callable[[str], nn.Module], device: torch.device
+) -> Subject:
     """Return what the flags name: --WEIGHTS, which `load_network` opens, or --PREDICTIONS."""
     if options.WEIGHTS and options.PREDICTIONS:
         raise UserError(
             "--WEIGHTS and --PREDICTIONS are given; either a network or maps are judged: leave one out"
         )
-    return _maps(options) if options.PREDICTIONS else _network(options, load_network)
+    return _maps(options) if options.PREDICTIONS else _network(options, load_network, device)
 
 
-def _network(options: argparse.Namespace, load_network: Callable[[str], nn.Module]) -> Subject:
-    devices = choose_devices(options)
-    check_batch(options.BATCH_SIZE, len(devices))
+def _network(
+    options: argparse.Namespace, load_network: Callable[[str], nn.Module], device: torch.device
+) -> Subject:
+    check_batch(options.BATCH_SIZE, count(), "processes")
+    batch_size = options.BATCH_SIZE // count()
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
     reading = reading_as_trained(options, network.about.get("options", {}))
     dataset = open_split(options.DATASET_PATH, options.SPLIT, classes, TrainedBands.of(network), reading)
     classes = dataset.classes
-    images = SegmentationDataset(evaluation_samples(dataset.splits[options.SPLIT]), classes)
-    workers = default_workers(devices[0].type) if options.NUM_WORKERS is None else options.NUM_WORKERS
-    pinned = devices[0].type == "cuda"
-    loader = evaluation_loader(images, options.BATCH_SIZE, workers, pin_memory=pinned)
-    network = place(network, devices)
-    predict = predictor(network, devices[0], options.TTA or ())
+    split = dataset.splits[options.SPLIT]
+    images = SegmentationDataset(evaluation_samples(split), classes)
+    workers = default_workers(device.type, count()) if options.NUM_WORKERS is None else options.NUM_WORKERS
+    pinned = device.type == "cuda"
+    loader = evaluation_loader(images, batch_size, workers, pin_memory=pinned, share=(rank(), count()))
+    network = network.to(device)
+    predict = predictor(network, device, options.TTA or ())
     windows = {"window": options.WINDOW, "overlap": options.OVERLAP, "blend": options.BLEND}
-    classify = Classify(predict, classes.num_classes, batch_size=options.BATCH_SIZE, **windows)
+    classify = Classify(predict, classes.num_classes, batch_size=batch_size, **windows)
     # The plain way shares its arithmetic with the validation of training.
     way = classify if options.TTA or options.WINDOW else None
 
     def score(each: Each, progress: Progress) -> tuple[ConfusionMatrix, list[Metrics], int]:
         matrix, _, scores = evaluate_network(
-            network, loader, devices[0], progress=progress, classify=way, each=each
+            network, loader, device, progress=progress, classify=way, each=each
         )
-        return matrix, scores, 0
+        mine = (index for batch in loader.batch_sampler for index in batch)
+        return whole_split(matrix, dict(zip(mine, scores, strict=True)))
 
     def one(item: dict) -> np.ndarray:
         with torch.inference_mode():
             return classify(to_images(item["image"], item["valid"])[None])[0].cpu().numpy()
 
-    source = "\n".join([describe(devices), *passes_line(options.TTA)])
-    return Subject(dataset, images, source, score, one, Path(options.WEIGHTS).parent)
+    source = "\n".join([describe([device], count()), *passes_line(options.TTA)])
+    return Subject(dataset, images, _scenes(split), source, score, one, Path(options.WEIGHTS).parent)
 
 
 def _maps(options: argparse.Namespace) -> Subject:
@@ -102,13 +113,21 @@ def _maps(options: argparse.Namespace) -> Subject:
     maps = find_maps(folder, [sample.name for sample in split])
     images = SegmentationDataset(evaluation_samples(split), classes)
     samples = {sample.name: sample for sample in images.samples}
-    # The blocks of a scene lie in one map.
-    maps = {block.name: maps[sample.name] for sample in split for block in evaluation_samples([sample])}
+    scenes = _scenes(split)
+    maps = {block: maps[scene] for block, scene in scenes.items()}  # the blocks of a scene lie in one map
 
     def score(each: Each, progress: Progress) -> tuple[ConfusionMatrix, list[Metrics], int]:
-        return evaluate_files(maps, images, each, progress)
+        mine = range(rank(), len(images), count())
+        matrix, scores, left_out = evaluate_files(maps, images, each, progress, mine)
+        return whole_split(matrix, dict(zip(mine, scores, strict=True)), left_out)
 
     def one(item: dict) -> np.ndarray:
         return read_map(maps[item["name"]], classes.num_classes, samples[item["name"]])
 
-    return Subject(dataset, images, f"none, the class maps in {folder} are judged", score, one, folder)
+    return Subject(
+        dataset, images, scenes, f"none, the class maps in {folder} are judged", score, one, folder
+    )
+
+
+def _scenes(split: Sequence[Sample]) -> dict[str, str]:
+    return {block.name: sample.name for sample in split for block in evaluation_samples([sample])}
