@@ -16,7 +16,10 @@ def main(argv: list[str] | None = None) -> int:
 
     processes = processes_to_start(options)
     if processes > 1:
-        return launch(processes, Path(__file__).resolve(), argv)
+        code = launch(processes, Path(__file__).resolve(), argv)
+        if code == 130:  # Ctrl-C; the processes themselves were ended before they could say it
+            print("stopped; the same command with --RESUME goes on from here")
+        return code
     predict(options)
     return 0
 
