@@ -59,6 +59,7 @@ SMALLEST = {
     "segformer": {"backbone": "b0"},
     "segnet": {"backbone": "vgg11"},
     "segnext": {"backbone": "t"},
+    "sem_fpn": {"backbone": "resnet18"},
     "setr": {"backbone": "base", "decoder": "naive"},
     "stdc": {"backbone": "stdc1", "aux": True},
     "unet": {"backbone": "resnet18"},

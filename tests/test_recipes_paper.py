@@ -85,6 +85,17 @@ TABLE = {
     "upernet --BACKBONE_TYPE convnext_t": CONVNEXT,
     "upernet --BACKBONE_TYPE convnext_s": CONVNEXT,
     "upernet --BACKBONE_TYPE convnext_xl": {**CONVNEXT, "lr": 8e-5},
+    "upernet --BACKBONE_TYPE twins_svt_s": {**ADAMW, "drop_path": 0.2, "no_decay": "norms|pos_block"},
+    "upernet --BACKBONE_TYPE twins_pcpvt_s": {
+        **ADAMW, "batch": 32, "drop_path": 0.2, "no_decay": "norms|pos_block",
+    },
+    "sem_fpn --BACKBONE_TYPE resnet18": {**CNN, "aux": []},
+    "sem_fpn --BACKBONE_TYPE poolformer_s12": {
+        **CNN, "optimizer": "AdamW", "batch": 32, "lr": 2e-4, "decay": 1e-4, "floor": 0.0, "aux": [],
+    },
+    "sem_fpn --BACKBONE_TYPE twins_pcpvt_s": {
+        **CNN, "optimizer": "AdamW", "batch": 32, "lr": 1e-4, "decay": 1e-4, "aux": [], "drop_path": 0.2,
+    },
     "segformer --BACKBONE_TYPE b0": SEGFORMER,
     "segformer --BACKBONE_TYPE b5": SEGFORMER,
     "segnext --BACKBONE_TYPE t": SEGFORMER,

@@ -16,6 +16,7 @@ from nets.backbones.staged import check_stages
 from nets.backbones.table import ENTRIES, PYRAMID, SHORT_NAMES, Entry, describe_backbones
 from nets.backbones.timm_backbone import TimmBackbone, study
 from nets.backbones.torchvision_backbone import GoogLeNet, ShuffleNetV2
+from nets.backbones.twins import Twins
 from nets.backbones.vit_pyramid import LEVELS, ViTPyramid
 from nets.errors import UserError
 from nets.registry import nearest, plain
@@ -40,6 +41,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     "mscan": MSCAN,
     "shufflenet_v1": ShuffleNetV1,
     "shufflenet_v2": ShuffleNetV2,
+    "twins": Twins,
     "vit": ViTPyramid,
 }
 # timm's names for networks that the catalogue builds by a class of its own.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nets.backbones.catalogue import can_dilate, create_backbone, find_backbone
 from nets.backbones.normed import NormedBackbone
+from nets.backbones.twins import Twins
 from nets.errors import UserError
 from nets.layers.conv import set_norm_eps
 
@@ -170,8 +171,8 @@ class ConfiguredMobileNetV2(nn.Module):
         return [features[i] for i in self.out_stages]
 
 
-# Beginnings of the names of backbones that have a layer norm on each map where four maps are used.
-NORMED = ("swin_", "convnext")
+# Beginnings of the names of backbones that have a norm on each map where four maps are used.
+NORMED = ("swin_", "convnext", "poolformer_")
 # Beginning of a backbone's name -> the class that takes options.
 CONFIGURABLE: dict[str, Callable[..., nn.Module]] = {
     "resnet": ConfiguredResNet,
@@ -181,6 +182,8 @@ CONFIGURABLE: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": ConfiguredMobileNetV2,
     "swin_": NormedBackbone,
     "convnext": NormedBackbone,
+    "poolformer_": NormedBackbone,
+    "twins_": Twins,
 }
 
 
@@ -223,7 +226,7 @@ def create_pyramid(
     usual_drop_path: dict[str, float],
     options: dict | None,
 ) -> nn.Module:
-    """Build the four deepest stages of a backbone; Swin and ConvNeXt get a layer norm on each map.
+    """Build the four deepest stages of a backbone; Swin, ConvNeXt, PoolFormer get a norm on each.
 
     Args:
         name: any backbone with four maps of different sizes.

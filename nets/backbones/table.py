@@ -12,6 +12,7 @@ PAPERS = {
     "resnet": "He et al., Deep Residual Learning, CVPR 2016, https://arxiv.org/abs/1512.03385",
     "resnext": "Xie et al., Aggregated Residual Transformations, CVPR 2017, https://arxiv.org/abs/1611.05431",
     "se_resnet": "Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, https://arxiv.org/abs/1709.01507",
+    "resnest": "Zhang et al., ResNeSt, CVPRW 2022, https://arxiv.org/abs/2004.08955",
     "eca_resnet": "Wang et al., ECA-Net, CVPR 2020, https://arxiv.org/abs/1910.03151",
     "cbam_resnet": "Woo et al., CBAM, ECCV 2018, https://arxiv.org/abs/1807.06521",
     "mobilenet_v1": "Howard et al., MobileNets, 2017, https://arxiv.org/abs/1704.04861",
@@ -31,6 +32,9 @@ PAPERS = {
     "vgg": "Simonyan, Zisserman, Very Deep Networks, ICLR 2015, https://arxiv.org/abs/1409.1556",
     "swin": "Liu et al., Swin Transformer, ICCV 2021, https://arxiv.org/abs/2103.14030",
     "convnext": "Liu et al., A ConvNet for the 2020s, CVPR 2022, https://arxiv.org/abs/2201.03545",
+    "poolformer": "Yu et al., MetaFormer Is Actually What You Need, CVPR 2022, "
+    "https://arxiv.org/abs/2111.11418",
+    "twins": "Chu et al., Twins, NeurIPS 2021, https://arxiv.org/abs/2104.13840",
     "mit": "Xie et al., SegFormer, NeurIPS 2021, https://arxiv.org/abs/2105.15203",
     "mscan": "Guo et al., SegNeXt, NeurIPS 2022, https://arxiv.org/abs/2209.08575",
     "vit": "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, https://arxiv.org/abs/2010.11929",
@@ -106,6 +110,8 @@ def _residual() -> list[Entry]:
         unweighted=("se_resnet18", "se_resnet34", "se_resnet101", "se_resnet152"),
         **residual,
     )
+    resnest = {"resnest50": "resnest50d", "resnest101": "resnest101e", "resnest200": "resnest200e"}
+    rows += _timm("resnest", resnest, **residual)
     for attention in ("eca", "cbam"):
         names = {f"{attention}_resnet{d}": f"resnet{d}" for d in (18, 34, 50, 101, 152)}
         rows += _timm(
@@ -182,6 +188,14 @@ def _transformers() -> list[Entry]:
         drop_path=True,
         dilates=True,
     )
+    poolformer = {f"poolformer_{size}": f"poolformer_{size}" for size in ("s12", "s24", "s36", "m36", "m48")}
+    rows += _timm("poolformer", poolformer, strides=FROM_FOUR, drop_path=True)
+    twins = {
+        f"twins_{kind}_{size[0]}": f"twins_{kind}_{size}"
+        for kind in ("pcpvt", "svt")
+        for size in ("small", "base", "large")
+    }
+    rows += _timm("twins", twins, strides=FROM_FOUR, drop_path=True)
     rows += _own("mit", [f"mit_b{i}" for i in range(6)], strides=FROM_FOUR, drop_path=True)
     rows += _own("mscan", [f"mscan_{size}" for size in "tsbl"], strides=FROM_FOUR, drop_path=True)
     rows += _timm(
@@ -205,6 +219,7 @@ SHORT_NAMES = {
     "resnet": "resnet50",
     "resnext": "resnext50",
     "se_resnet": "se_resnet50",
+    "resnest": "resnest50",
     "eca_resnet": "eca_resnet50",
     "cbam_resnet": "cbam_resnet50",
     "mobilenet": "mobilenet_v2",
@@ -227,6 +242,8 @@ SHORT_NAMES = {
     "swin_b_w12": "swin_b_384",
     "swin_l_w12": "swin_l_384",
     "convnext": "convnext_t",
+    "poolformer": "poolformer_s12",
+    "twins": "twins_svt_s",
     "mit": "mit_b0",
     "mscan": "mscan_t",
     "vit": "vit_base",

@@ -1,4 +1,4 @@
-"""OpenMMLab's Swin, ConvNeXt and MSCAN in our words.
+"""OpenMMLab's Swin, ConvNeXt, PoolFormer and MSCAN in our words.
 
 Each function takes the backbone's section and returns name, options of its class, rename rules, and a
 conversion of the state dict or None; they are used through `mmseg_backbones`.
@@ -25,6 +25,7 @@ SWIN_SIZES = {
     (192, (2, 2, 18, 2), (6, 12, 24, 48), 7): "swin_large_patch4_window7_224",
     (192, (2, 2, 18, 2), (6, 12, 24, 48), 12): "swin_large_patch4_window12_384",
 }
+POOLFORMER_SIZES = ("s12", "s24", "s36", "m36", "m48")
 CONVNEXT_SIZES = ("tiny", "small", "base", "large", "xlarge")
 
 
@@ -174,3 +175,41 @@ def _convnext_matrices(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         key: value.flatten(1) if ".pointwise_conv" in key and value.ndim == 4 else value
         for key, value in state_dict.items()
     }
+
+
+def poolformer(backbone: dict) -> Translated:
+    """PoolFormer of MMPretrain."""
+    o = take(
+        backbone,
+        {
+            "arch": "s12", "pool_size": 3, "act_cfg": {"type": "GELU"}, "in_patch_size": 7, "in_stride": 4,
+            "in_pad": 2, "down_patch_size": 3, "down_stride": 2, "down_pad": 1, "drop_rate": 0.0,
+            "drop_path_rate": 0.0, "out_indices": -1,
+        },
+    )  # fmt: skip
+    need(
+        backbone, o, pool_size=3, act_cfg={"type": "GELU"}, in_patch_size=7, in_stride=4, in_pad=2,
+        down_patch_size=3, down_stride=2, down_pad=1, out_indices=(0, 2, 4, 6),
+    )  # fmt: skip
+    norm = backbone.get("norm_cfg", {"type": "GN", "num_groups": 1})
+    if o["arch"] not in POOLFORMER_SIZES or norm.get("type") != "GN" or norm.get("num_groups") != 1:
+        raise UserError(
+            f"PoolFormer has arch={o['arch']!r} and norm_cfg={norm}; {', '.join(POOLFORMER_SIZES)} with "
+            "group norm of one group are here"
+        )
+    options = {
+        "drop_path": float(o["drop_path_rate"]),
+        "dropout": float(o["drop_rate"]),
+        "norm_eps": float(norm.get("eps", 1e-5)),
+    }
+    rules: Rules = [(r"backbone\.patch_embed\.proj\.", "backbone.body.stem.conv.")]
+    for i in range(4):  # a stage and what halves the map behind it are numbered on
+        block, ours = rf"backbone\.network\.{2 * i}\.(\d+)", rf"backbone.body.stages_{i}.blocks.\1"
+        halving = rf"backbone\.network\.{2 * i + 1}\.proj\."
+        rules += [
+            (rf"{block}\.layer_scale_(\d)", rf"{ours}.layer_scale\2.scale"),
+            (rf"{block}\.", rf"{ours}."),
+            (halving, f"backbone.body.stages_{i + 1}.downsample.conv."),
+            (rf"backbone\.norm{2 * i}\.", f"backbone.norms.{i}."),
+        ]
+    return f"poolformer_{o['arch']}", options, rules, None

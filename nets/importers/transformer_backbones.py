@@ -13,7 +13,8 @@ from nets.backbones.mit import MIT_SIZES, MLP_RATIO, REDUCTIONS
 from nets.backbones.vit import VIT_SIZES
 from nets.importers.mmseg_config import layer_norm_eps, look_up, need, take
 from nets.importers.placing import Rules
-from nets.importers.pyramid_backbones import Translated, convnext, mscan, swin
+from nets.importers.pyramid_backbones import Translated, convnext, mscan, poolformer, swin
+from nets.importers.twins_backbone import twins
 
 
 def mit(backbone: dict) -> Translated:
@@ -117,5 +118,8 @@ TRANSFORMERS: dict[str, Callable[[dict], Translated]] = {
     "VisionTransformer": vit,
     "SwinTransformer": swin,
     "ConvNeXt": convnext,
+    "PoolFormer": poolformer,
+    "PCPVT": twins,
+    "SVT": twins,
     "MSCAN": mscan,
 }

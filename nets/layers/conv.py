@@ -40,6 +40,25 @@ class ConvNormAct(nn.Sequential):
             self.act = nn.ReLU(inplace=True)
 
 
+class ConvGroupNorm(nn.Sequential):
+    """Convolution -> group norm -> ReLU, the last one optional, padded so that the size stays."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        norm_groups: int = 32,
+        act: bool = True,
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.norm = nn.GroupNorm(norm_groups, out_channels)
+        if act:
+            self.act = nn.ReLU(inplace=True)
+
+
 class NormActConv(nn.Sequential):
     """Batch norm -> ReLU -> convolution without bias, padded so that the size stays."""
 
@@ -93,9 +112,9 @@ def norm_prelu(channels: int, eps: float = 1e-5) -> nn.Sequential:
 
 
 def set_norm_eps(module: nn.Module, eps: float) -> None:
-    """Set the epsilon of every batch norm in a module."""
+    """Set the epsilon of every batch norm and group norm in a module."""
     for layer in module.modules():
-        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm)):
             layer.eps = eps
 
 

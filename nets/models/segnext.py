@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.backbones.mscan import MSCAN
-from nets.layers.conv import set_norm_eps
+from nets.layers.conv import ConvGroupNorm, set_norm_eps
 from nets.layers.precision import full_precision
 from nets.layers.resize import resize
 from nets.registry import register_model
@@ -81,17 +81,6 @@ def _update(factor: Tensor, data: Tensor, other: Tensor) -> Tensor:
     return factor * (data @ other) / (factor @ (other.transpose(1, 2) @ other) + EPS)
 
 
-class ConvGroupNorm(nn.Sequential):
-    """1x1 convolution -> group norm -> ReLU, the last one optional."""
-
-    def __init__(self, in_channels: int, out_channels: int, norm_groups: int, *, act: bool = True):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.norm = nn.GroupNorm(norm_groups, out_channels)
-        if act:
-            self.act = nn.ReLU(inplace=True)
-
-
 class Hamburger(nn.Module):
     """Convolution -> factorisation -> convolution, added to the input."""
 
@@ -99,7 +88,7 @@ class Hamburger(nn.Module):
         super().__init__()
         self.enter = nn.Conv2d(channels, channels, 1)
         self.nmf = NMF(channels, **nmf)
-        self.leave = ConvGroupNorm(channels, channels, norm_groups, act=False)
+        self.leave = ConvGroupNorm(channels, channels, 1, norm_groups=norm_groups, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, C, h, w)."""
@@ -121,12 +110,10 @@ class HamDecoder(nn.Module):
         **nmf: int,
     ):
         super().__init__()
-        self.squeeze = ConvGroupNorm(sum(in_channels), ham_channels, norm_groups)
+        self.squeeze = ConvGroupNorm(sum(in_channels), ham_channels, 1, norm_groups=norm_groups)
         self.hamburger = Hamburger(ham_channels, norm_groups, **nmf)
-        self.align = ConvGroupNorm(ham_channels, channels, norm_groups)
-        for module in self.modules():
-            if isinstance(module, nn.GroupNorm):
-                module.eps = norm_eps
+        self.align = ConvGroupNorm(ham_channels, channels, 1, norm_groups=norm_groups)
+        set_norm_eps(self, norm_eps)
         self.align_corners = align_corners
         self.out_channels = channels
 

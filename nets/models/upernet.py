@@ -5,8 +5,8 @@ https://arxiv.org/abs/1807.10221, section 3.1; on Swin: Liu et al., ICCV 2021,
 https://arxiv.org/abs/2103.14030; on ConvNeXt: Liu et al., CVPR 2022, https://arxiv.org/abs/2201.03545
 
 Deviations: only the head for one kind of label, as in every later work; the ResNet is timm's
-(MMSegmentation's has a deep stem: `backbone_options`). Swin and ConvNeXt have a layer norm on each map, as
-their authors' UPerNets.
+(MMSegmentation's has a deep stem: `backbone_options`). Swin, ConvNeXt and Twins-SVT have a layer norm on each
+map, as their authors' UPerNets.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,14 @@ from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
 
 # Stochastic depth of the authors' UPerNets, by the beginning of the backbone's name (MMSegmentation configs).
-DROP_PATH = {"swin_": 0.3, "convnext": 0.4}
+DROP_PATH = {
+    "swin_": 0.3,
+    "convnext": 0.4,
+    "twins_pcpvt_base": 0.3,
+    "twins_pcpvt_large": 0.3,
+    "twins_svt_large": 0.3,
+    "twins_": 0.2,
+}
 
 
 class UPerDecoder(nn.Module):
@@ -93,10 +100,12 @@ def upernet(
     Args:
         bands: bands of an image.
         num_classes: number of classes.
-        backbone: swin_t/s/b/l, convnext_t/s/b/l/xl, a ResNet, any catalogue backbone.
+        backbone: swin_t/s/b/l, convnext_t/s/b/l/xl, twins_pcpvt_s/b/l, twins_svt_s/b/l, a ResNet,
+            any catalogue backbone.
         channels: width of the decoder.
         pool_scales: grids of the pooling pyramid, cells per side.
-        drop_path: rate of stochastic depth; None is 0.3 on Swin, 0.4 on ConvNeXt, 0 elsewhere.
+        drop_path: rate of stochastic depth; None is 0.3 on Swin, 0.4 on ConvNeXt, 0.2 or 0.3 on Twins,
+            0 elsewhere.
         dropout: rate of the channel dropout before the classifier.
         align_corners: how maps and logits are enlarged.
         norm_eps: epsilon of the decoder's batch norms.
@@ -157,6 +166,8 @@ RECIPE = {
                 "model_options": {"drop_path": DROP_PATH["swin_"]},
             },
         ),
+        ({"backbone": "twins_"}, {**ADAMW, "no_decay": ("norm", "pos_block")}),
+        ({"backbone": "twins_pcpvt_small"}, {"batch_size": 32}),
         ({"backbone": "vit_"}, VIT),
         ({"backbone": "deit_"}, VIT),
         (

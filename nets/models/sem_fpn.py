@@ -1,0 +1,226 @@
+"""Semantic FPN: every level of a feature pyramid is enlarged step by step, and the sum is classified.
+
+Paper: Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019, https://arxiv.org/abs/1901.02446,
+section 3 and figure 3; the pyramid: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017,
+https://arxiv.org/abs/1612.03144
+
+Deviations: none in the head; there is no instance branch, as in the paper's semantic networks, and the ResNet
+is timm's. MMSegmentation has batch norm (`norm=batch`), 0.1 dropout and a stem of three convolutions
+(`backbone_options`).
+PoolFormer and Twins-SVT have norms on their maps, as their authors' Semantic FPNs.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nets.backbones.configured import create_pyramid
+from nets.decoders.fcn import create_aux_heads
+from nets.errors import UserError
+from nets.layers.conv import ConvGroupNorm, ConvNormAct, set_norm_eps
+from nets.layers.resize import resize
+from nets.recipes import SGD_POLY
+from nets.registry import register_model
+from nets.segmentation_model import SegmentationModel
+
+# Groups of the group norms, as the authors' code (https://github.com/facebookresearch/detectron2) has them.
+NORM_GROUPS = 32
+# Stochastic depth of the authors' networks, by the beginning of the backbone's name (MMSegmentation configs).
+DROP_PATH = {"twins_svt_large": 0.3, "twins_": 0.2}
+
+
+class FeaturePyramid(nn.Module):
+    """Lateral 1x1 convolutions, a top-down path that adds, and a 3x3 convolution on each sum.
+
+    Args:
+        in_channels: channels of the maps, finest first.
+        channels: common width.
+        norm: batch norm behind each convolution.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, *, norm: bool = False):
+        super().__init__()
+        self.laterals = nn.ModuleList(
+            ConvNormAct(width, channels, 1, norm=norm, act=False) for width in in_channels
+        )
+        self.smooth = nn.ModuleList(
+            ConvNormAct(channels, channels, 3, norm=norm, act=False) for _ in in_channels
+        )
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Map the (B, C_i, h_i, w_i) to as many (B, D, h_i, w_i)."""
+        levels = [lateral(x) for lateral, x in zip(self.laterals, features, strict=True)]
+        for i in range(len(levels) - 1, 0, -1):
+            levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], levels[i - 1].shape[-2:], mode="nearest")
+        return [smooth(x) for smooth, x in zip(self.smooth, levels, strict=True)]
+
+
+class Enlargement(nn.Sequential):
+    """3x3 convolution -> norm -> ReLU, enlarged by 2, as often as a level needs.
+
+    Args:
+        in_channels: channels of the level.
+        channels: width of the convolutions.
+        doublings: how often it is enlarged; 0 is one convolution alone.
+        norm: "group" or "batch".
+        align_corners: how it is enlarged.
+    """
+
+    def __init__(self, in_channels: int, channels: int, doublings: int, *, norm: str, align_corners: bool):
+        conv = ConvGroupNorm if norm == "group" else ConvNormAct
+        widths = [in_channels] + [channels] * (max(doublings, 1) - 1)
+        super().__init__(*(conv(width, channels, 3) for width in widths))
+        self.doublings, self.align_corners = doublings, align_corners
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, D, h * 2 ** doublings, w * 2 ** doublings)."""
+        for conv in self:
+            x = conv(x)
+            if self.doublings:
+                size = (2 * x.shape[-2], 2 * x.shape[-1])
+                x = resize(x, size, align_corners=self.align_corners)
+        return x
+
+
+class SemanticFPNDecoder(nn.Module):
+    """Feature pyramid, its levels enlarged to the finest and added (paper, figure 3).
+
+    Args:
+        in_channels: channels of the maps, finest first.
+        strides: of these maps; a level at twice the finest's stride is enlarged once.
+        pyramid_channels: width of the pyramid.
+        pyramid_norm: batch norm in the pyramid.
+        channels: width of the head.
+        norm: norm of the head, "group" or "batch".
+        align_corners: how the levels are enlarged.
+        norm_eps: epsilon of the norms.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        pyramid_channels: int,
+        pyramid_norm: bool,
+        channels: int,
+        norm: str,
+        align_corners: bool,
+        norm_eps: float,
+    ):
+        super().__init__()
+        self.pyramid = FeaturePyramid(in_channels, pyramid_channels, norm=pyramid_norm)
+        self.levels = nn.ModuleList(
+            Enlargement(
+                pyramid_channels,
+                channels,
+                (stride // strides[0]).bit_length() - 1,
+                norm=norm,
+                align_corners=align_corners,
+            )
+            for stride in strides
+        )
+        self.align_corners, self.out_channels = align_corners, channels
+        set_norm_eps(self, norm_eps)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map the (B, C_i, h_i, w_i) to (B, D, h_0, w_0)."""
+        first, *others = (level(x) for level, x in zip(self.levels, self.pyramid(features), strict=True))
+        for other in others:
+            first = first + resize(other, first.shape[-2:], align_corners=self.align_corners)
+        return first
+
+
+@register_model
+def sem_fpn(
+    *,
+    bands: int,
+    num_classes: int,
+    backbone: str = "resnet50",
+    pyramid_channels: int = 256,
+    pyramid_norm: bool = False,
+    channels: int = 128,
+    norm: Literal["group", "batch"] = "group",
+    feature_strides: tuple[int, ...] | None = None,
+    drop_path: float | None = None,
+    dropout: float = 0.0,
+    align_corners: bool = False,
+    norm_eps: float = 1e-5,
+    aux: bool = False,
+    aux_heads: tuple[dict, ...] = (),
+    backbone_options: dict | None = None,
+) -> SegmentationModel:
+    """Semantic FPN on the four deepest maps of any backbone.
+
+    Args:
+        bands: bands of an image.
+        num_classes: number of classes.
+        backbone: a ResNet, poolformer_s12/s24/s36/m36/m48, twins_pcpvt_s/b/l, twins_svt_s/b/l, any catalogue
+            backbone.
+        pyramid_channels: width of the feature pyramid.
+        pyramid_norm: batch norm in the feature pyramid.
+        channels: width of the head.
+        norm: norm of the head; "group" is the paper's, "batch" MMSegmentation's.
+        feature_strides: strides in pixels that the head takes the maps to have, powers of 2 times the first;
+            None is those they have.
+        drop_path: rate of stochastic depth; None is 0.2 on Twins (SVT-L 0.3), 0 elsewhere.
+        dropout: rate of the channel dropout before the classifier.
+        align_corners: how levels and logits are enlarged.
+        norm_eps: epsilon of the decoder's norms.
+        aux: build the usual auxiliary FCN head on the backbone's last map but one.
+        aux_heads: arguments of `FCNHead` for each auxiliary head instead of the usual one.
+        backbone_options: arguments of the backbone's class instead of `drop_path` and its defaults.
+
+    Raises:
+        UserError: the backbone has fewer than four maps or maps of one resolution only, or the head's width
+            cannot be divided into groups.
+    """
+    if norm == "group" and channels % NORM_GROUPS:
+        raise UserError(
+            f"sem_fpn: channels={channels} is given; a multiple of {NORM_GROUPS}, the groups of its norm, is "
+            "needed, or norm=batch"
+        )
+    encoder = create_pyramid(
+        backbone,
+        bands=bands,
+        user="sem_fpn",
+        drop_path=drop_path,
+        usual_drop_path=DROP_PATH,
+        options=backbone_options,
+    )
+    decoder = SemanticFPNDecoder(
+        encoder.channels,
+        feature_strides or encoder.strides,
+        pyramid_channels=pyramid_channels,
+        pyramid_norm=pyramid_norm,
+        channels=channels,
+        norm=norm,
+        align_corners=align_corners,
+        norm_eps=norm_eps,
+    )
+    return SegmentationModel(
+        encoder,
+        decoder,
+        bands=bands,
+        num_classes=num_classes,
+        dropout=dropout,
+        align_corners=align_corners,
+        aux_heads=create_aux_heads(encoder.channels, num_classes, aux=aux, aux_heads=aux_heads),
+    )
+
+
+RECIPE = {
+    "plain": {"optimizer": "adam", "lr": 1e-3},
+    # MMSegmentation configs/sem_fpn, poolformer, twins: ADE20K, batch 16, of the transformers 32.
+    "paper": SGD_POLY | {"model_options": {"dropout": 0.1}},
+    "paper_where": [
+        (
+            {"backbone": "poolformer"},
+            {"optimizer": "adamw", "lr": 2e-4, "weight_decay": 1e-4, "min_lr": 0.0, "batch_size": 32},
+        ),
+        # Its floor is its rate: the learning rate is constant.
+        ({"backbone": "twins_"}, {"optimizer": "adamw", "lr": 1e-4, "weight_decay": 1e-4, "batch_size": 32}),
+    ],
+}
