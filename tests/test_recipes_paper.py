@@ -89,6 +89,7 @@ TABLE = {
     "upernet --BACKBONE_TYPE twins_pcpvt_s": {
         **ADAMW, "batch": 32, "drop_path": 0.2, "no_decay": "norms|pos_block",
     },
+    "lraspp --BACKBONE_TYPE mobilenet_v3_small": {**CNN, "aux": []},
     "sem_fpn --BACKBONE_TYPE resnet18": {**CNN, "aux": []},
     "sem_fpn --BACKBONE_TYPE poolformer_s12": {
         **CNN, "optimizer": "AdamW", "batch": 32, "lr": 2e-4, "decay": 1e-4, "floor": 0.0, "aux": [],

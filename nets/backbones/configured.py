@@ -11,6 +11,7 @@ import timm
 from torch import Tensor, nn
 
 from nets.backbones.catalogue import can_dilate, create_backbone, find_backbone
+from nets.backbones.configured_mobilenet import ConfiguredMobileNetV3
 from nets.backbones.normed import NormedBackbone
 from nets.backbones.twins import Twins
 from nets.errors import UserError
@@ -180,6 +181,8 @@ CONFIGURABLE: dict[str, Callable[..., nn.Module]] = {
     "wide_resnet": ConfiguredResNet,
     "resnest": ConfiguredResNet,
     "mobilenetv2": ConfiguredMobileNetV2,
+    "mobilenetv3": ConfiguredMobileNetV3,
+    "tf_mobilenetv3": ConfiguredMobileNetV3,
     "swin_": NormedBackbone,
     "convnext": NormedBackbone,
     "poolformer_": NormedBackbone,

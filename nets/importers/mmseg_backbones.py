@@ -4,10 +4,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nets.errors import UserError
-from nets.importers.mmseg_config import norm_eps, take, type_of
+from nets.importers.mmseg_config import look_up, need, norm_eps, take, type_of
 from nets.importers.placing import Rules
 from nets.importers.pyramid_backbones import Convert
 from nets.importers.transformer_backbones import TRANSFORMERS
+
+# Blocks of each stage, and what OpenMMLab dilates.
+MOBILENETS_V3 = {
+    "large": {
+        "blocks": (1, 2, 3, 4, 2, 3),
+        "strides": (1, 2, 2, 1, 1, 1),
+        "dilations": (1, 1, 1, 2, 2, 4),
+    },
+    "small": {"blocks": (1, 2, 3, 2, 3), "strides": (2, 2, 1, 1, 1), "dilations": (1, 1, 2, 2, 4)},
+}
 
 
 class Backbone(NamedTuple):
@@ -125,6 +135,35 @@ def mobilenet_v2(backbone: dict) -> Backbone:
     return Backbone(f"mobilenetv2_{round(100 * o['widen_factor']):03d}", options, rules)
 
 
+def mobilenet_v3(backbone: dict) -> Backbone:
+    """MobileNetV3, dilated to stride 8 as OpenMMLab has it in any case."""
+    o = take(backbone, {"arch": "small", "conv_cfg": None, "out_indices": (0, 1, 12), "reduction_factor": 1})
+    need(backbone, o, conv_cfg=None, reduction_factor=1)
+    options = look_up(backbone, MOBILENETS_V3, o["arch"]) | {
+        "out_layers": tuple(o["out_indices"]),
+        "norm_eps": norm_eps(backbone),
+    }
+    blocks = options.pop("blocks")
+    rules: Rules = [
+        (r"backbone\.layer0\.conv\.", "backbone.body.conv_stem."),
+        (r"backbone\.layer0\.bn\.", "backbone.body.bn1."),
+        (rf"backbone\.layer{sum(blocks) + 1}\.conv\.", f"backbone.body.blocks.{len(blocks)}.0.conv."),
+        (rf"backbone\.layer{sum(blocks) + 1}\.bn\.", f"backbone.body.blocks.{len(blocks)}.0.bn1."),
+    ]
+    places = [(i, j) for i, count in enumerate(blocks) for j in range(count)]
+    for number, (i, j) in enumerate(places, start=1):
+        # The first block does not expand.
+        names = ("depthwise", "linear") if number == 1 else ("expand", "depthwise", "linear")
+        ours = ("conv_dw", "conv_pw") if number == 1 else ("conv_pw", "conv_dw", "conv_pwl")
+        theirs, place = rf"backbone\.layer{number}\.", f"backbone.body.blocks.{i}.{j}."
+        for k, (name, own) in enumerate(zip(names, ours, strict=True), start=1):
+            rules.append((rf"{theirs}{name}_conv\.conv\.", f"{place}{own}."))
+            rules.append((rf"{theirs}{name}_conv\.bn\.", f"{place}bn{k}."))
+        rules.append((rf"{theirs}se\.conv1\.conv\.", f"{place}se.conv_reduce."))
+        rules.append((rf"{theirs}se\.conv2\.conv\.", f"{place}se.conv_expand."))
+    return Backbone(f"tf_mobilenetv3_{o['arch']}_100", options, rules)
+
+
 TRANSLATORS: dict[str, Callable[[dict], tuple]] = {
     "ResNet": resnet,
     "ResNetV1c": resnet,
@@ -132,6 +171,7 @@ TRANSLATORS: dict[str, Callable[[dict], tuple]] = {
     "ResNeXt": resnet,
     "ResNeSt": resnet,
     "MobileNetV2": mobilenet_v2,
+    "MobileNetV3": mobilenet_v3,
     **TRANSFORMERS,
 }
 
