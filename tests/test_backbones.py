@@ -43,6 +43,7 @@ DECODERS = [
 # Parts of a backbone whose map a decoder does not look at, between two that it does: (decoder, family of the
 # backbone) -> their names.
 UNUSED = {
+    ("lraspp", "hrnet"): ("backbone.stage4.1.fuse_layers.2.",),
     ("deeplab", "vit"): ("backbone.levels.1.",),
     ("deeplab", "hrnet"): ("backbone.stage4.1.fuse_layers.1.", "backbone.stage4.1.fuse_layers.2."),
 }
