@@ -1,5 +1,6 @@
 """Mosaic, CutMix, cut-out, and crops without one class nearly everywhere."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -201,6 +202,11 @@ def test_windows_of_large_labels_are_read_one_by_one(striped, monkeypatch):
     asked = [Window(0, 0, 5, 7), Window(150, 100, 50, 100), Window(3, 3, 1, 1)]
     small = MaskWindows(sample, classes)
     first = [small[window] for window in asked]
+    assert windows == [None], "of a PNG all is decoded for any window"
+    windows.clear()
+    other = write_raster(sample.label.with_suffix(".tif"), read(sample.label)[0])
+    strips = MaskWindows(dataclasses.replace(sample, label=other), classes)
+    assert all(np.array_equal(strips[window], mask) for window, mask in zip(asked, first, strict=True))
     assert windows == [asked[0], None]
     windows.clear()
     monkeypatch.setattr(module, "SMALL_LABEL", 200 * 200 - 1)

@@ -112,17 +112,17 @@ class SegmentationDataset(Dataset):
         kept = self._kept.whole(sample)
         masks = MaskWindows(sample, self.classes, None if kept is None else kept[2])
         plans = augmentation.plans(rng, sample.height, sample.width, patch[2:], positions)
-        plan, mask = next(plans), None
+        plan, mask, warped = next(plans), None, None
         if rare is not None:
             mask = masks[plan.window]
         if augmentation.level.cat_max_ratio < 1 and sample.label is not None:
-            plan, mask = _mixed_plan(plan, plans, masks, augmentation.level.cat_max_ratio)
+            plan, mask, warped = _mixed_plan(plan, plans, masks, augmentation.level.cat_max_ratio)
         if kept is not None:
             rows, columns = slices(plan.window)
             # A copy: what is kept stays as it is.
             image, valid, mask = (array[..., rows, columns].copy("K") for array in kept)
             return augmentation.apply(plan, image, valid, np.where(valid, mask, IGNORE), rng)
-        return augmentation.apply(plan, *self._read(sample, plan.window, mask), rng)
+        return augmentation.apply(plan, *self._read(sample, plan.window, mask), rng, warped)
 
     def _read(
         self, sample: Sample, window: Window | None, mask: np.ndarray | None = None
@@ -136,8 +136,11 @@ class SegmentationDataset(Dataset):
 
 def _mixed_plan(
     plan: Plan, plans: Iterator[Plan], masks: MaskWindows, most: float
-) -> tuple[Plan, np.ndarray]:
-    """Return the first of ten plans, or the last, whose crop is not more than `most` of one class."""
+) -> tuple[Plan, np.ndarray, np.ndarray]:
+    """Return the first of ten plans, or the last, whose crop is not more than `most` of one class.
+
+    With it come the mask of its window, and that of the crop.
+    """
     for attempt in range(1, _PLACES + 1):
         mask = masks[plan.window]
         crop = warp_mask(plan, mask)
@@ -149,4 +152,4 @@ def _mixed_plan(
         if only_place or attempt == _PLACES:
             break
         plan = next(plans)
-    return plan, mask
+    return plan, mask, crop

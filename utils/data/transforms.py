@@ -73,6 +73,7 @@ class Augmentation:
         valid: np.ndarray,
         mask: np.ndarray,
         rng: np.random.Generator,
+        warped: np.ndarray | None = None,
     ) -> Crop:
         """Carry out a plan on the pixels of its window.
 
@@ -82,13 +83,15 @@ class Augmentation:
             valid: Its valid pixels (h, w).
             mask: Its class ids (h, w), int16.
             rng: Source of the changes of values.
+            warped: What `warp_mask` makes of the mask, where it is known.
 
         Returns:
             Image (C, H, W), valid (H, W) and mask (H, W) of the crop. Pixels are zero and IGNORE where
             they are not valid: the padding, and all that an invalid pixel touched in resizing.
         """
         if plan.rotation is None and valid.all():
-            image, valid, mask = self._apply_to_all(plan, image, mask, rng)
+            image, valid = self._apply_to_all(plan, image, rng)
+            mask = warp_mask(plan, mask) if warped is None else warped
         else:
             image, valid, mask = self._apply_to_valid(plan, image, valid, mask, rng)
         missing = [(0, plan.padded[0] - plan.size[0]), (0, plan.padded[1] - plan.size[1])]
@@ -99,19 +102,19 @@ class Augmentation:
         return Crop(turn(image, plan), turn(valid, plan), turn(mask, plan))
 
     def _apply_to_all(
-        self, plan: Plan, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
-    ) -> Crop:
+        self, plan: Plan, image: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Resize and change a window in which every pixel is valid."""
         dtype = image.dtype
         if dtype == np.uint8 and len(image) <= MOST_BYTE_BANDS:
             image = warp_image(plan, image)
             if not changes_values(self.level):
-                return Crop(image, np.ones(plan.size, dtype=bool), warp_mask(plan, mask))
+                return image, np.ones(plan.size, dtype=bool)
         image = image.astype(_computed(dtype), order="C")
         image = warp_image(plan, image)
         valid = np.ones(plan.size, dtype=bool)
         vary(image, valid, self.level, self.ranges, rng)
-        return Crop(to_dtype(image, dtype), valid, warp_mask(plan, mask))
+        return to_dtype(image, dtype), valid
 
     def _apply_to_valid(
         self, plan: Plan, image: np.ndarray, valid: np.ndarray, mask: np.ndarray, rng: np.random.Generator
