@@ -61,6 +61,7 @@ SMALLEST = {
     "segnet": {"backbone": "vgg11"},
     "segnext": {"backbone": "t"},
     "sem_fpn": {"backbone": "resnet18"},
+    "semask": {"backbone": "swin_t"},
     "setr": {"backbone": "base", "decoder": "naive"},
     "stdc": {"backbone": "stdc1", "aux": True},
     "unet": {"backbone": "resnet18"},

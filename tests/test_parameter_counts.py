@@ -1,7 +1,8 @@
 """Parameter counts of all variants: a stage that goes missing, or a width that changes, shows here.
 
 Three bands and 150 classes. Sources: "published" is the paper's or the authors' figure in millions; "mmseg"
-is counted from MMSegmentation 1.2.2's own module, without auxiliary heads unless the variant has them; "smp"
+is counted from MMSegmentation 1.2.2's own module, without auxiliary heads unless the variant has them,
+"authors" from the authors' own module; "smp"
 from segmentation_models.pytorch's own module; None where nobody states one: then the number follows from
 parts that are held against a reference elsewhere. `test_classics.py` counts FCN-8s, SegNet, ENet and
 RefineNet with their papers' numbers of classes.
@@ -177,6 +178,10 @@ VARIANTS = [
     ("sem_fpn", {"backbone": "twins_svt_s"}, 27_798_934, ("mmseg", 27.8)),
     ("sem_fpn", {"backbone": "twins_svt_b"}, 59_676_438, None),
     ("sem_fpn", {"backbone": "twins_svt_l"}, 102_744_214, None),
+    ("semask", {"backbone": "swin_t"}, 34_655_748, ("authors", 34.66)),
+    ("semask", {"backbone": "swin_s"}, 55_973_652, ("authors", 55.97)),
+    ("semask", {"backbone": "swin_b"}, 96_485_826, ("authors", 96.49)),
+    ("semask", {"backbone": "swin_l"}, 210_791_934, ("authors", 210.79)),
     ("upernet", {"backbone": "twins_svt_s"}, 53_227_414, ("mmseg", 53.2)),
     ("upernet", {"backbone": "twins_pcpvt_l"}, 90_187_158, None),
     ("fcn", {"backbone": "resnest50"}, 49_107_222, None),

@@ -8,11 +8,12 @@ from torch import nn
 from nets import create_model
 from nets.backbones.normed import NormedBackbone
 from nets.backbones.twins import MaskedWindowAttention, Twins
+from nets.decoders.semantic_fpn import Enlargement
 from nets.errors import UserError
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.openmmlab import load_openmmlab
 from nets.importers.twins_backbone import SIZES
-from nets.models.sem_fpn import Enlargement, FeaturePyramid
+from nets.models.sem_fpn import FeaturePyramid
 from tests.helpers import shared_parity
 from tests.test_parity_realtime import changed
 from tools.parity_runner import run

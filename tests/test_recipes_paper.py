@@ -72,6 +72,10 @@ TABLE = {
     "pidnet": {
         **CNN, "batch": 12, "floor": 0.0, "aux": [0.0], "loss": "ohem(threshold=0.9,kept=0.02)",
     },
+    "semask": {
+        **ADAMW, "lr": 1e-4, "decay": 1e-4, "drop_path": 0.3,
+        "no_decay": "norms|relative_position_bias_table",
+    },
     "stdc": {**REAL_TIME, "batch": 48, "loss": "ohem(threshold=0.7,kept=10000)"},
     "hrnet --BACKBONE_TYPE w18s": {**CNN, "aux": [], "dropout": 0.0},
     "ocrnet --BACKBONE_TYPE w18s": {**CNN, "dropout": 0.0},

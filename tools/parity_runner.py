@@ -1,4 +1,4 @@
-"""Runner for the parity script: the logits of an OpenMMLab checkpoint in our network.
+"""Runner for the parity script: the logits of another project's checkpoint in our network.
 
 python compare.py --refs REFS --runner tools/parity_runner.py --dtype float64
 """
@@ -11,7 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from nets.importers.openmmlab import load_openmmlab
+from nets.importers.foreign import load_foreign
 
 
 @torch.inference_mode()
@@ -27,7 +27,7 @@ def run(
         extras: what the reference drew at run time; "ham_bases" are SegNeXt's starting bases.
     """
     precision = getattr(torch, dtype)
-    network = load_openmmlab(checkpoint)
+    network = load_foreign(checkpoint)
     network.mean.zero_()
     network.std.fill_(1.0)
     network.to(precision)

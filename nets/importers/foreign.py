@@ -1,7 +1,8 @@
 """A network out of another project's file, recognised by what is in the file and not by its name.
 
-OpenMMLab's checkpoints and Hugging Face's folders say in words what they hold. Files of torchvision and of
-segmentation_models.pytorch are bare weights, known by the names of their tensors.
+OpenMMLab's checkpoints and Hugging Face's folders say in words what they hold. Files of torchvision, of
+segmentation_models.pytorch and of authors who build on OpenMMLab but leave its configuration out are bare
+weights, known by names and shapes of their tensors.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from torch import Tensor
 from nets.errors import UserError
 from nets.importers.about import describe_import
 from nets.importers.huggingface import read_facts, read_huggingface
-from nets.importers.openmmlab import is_openmmlab, read_openmmlab
+from nets.importers.openmmlab import describe_tensors, is_openmmlab, read_openmmlab, read_tensors
 from nets.importers.placing import UnplacedError, place_weights
 from nets.importers.smp_models import is_smp, read_smp
 from nets.importers.torchvision_models import is_torchvision, read_torchvision
@@ -115,12 +116,19 @@ def _reader(content: dict) -> Callable[[dict], Foreign] | None:
         return lambda content: Foreign("torchvision", *read_torchvision(weights_in(content)))
     if is_smp(state):
         return lambda content: Foreign("segmentation_models.pytorch", *read_smp(weights_in(content)))
+    if describe_tensors(state) is not None:
+        return _told_by_tensors
     return None
 
 
 def _openmmlab(content: dict) -> Foreign:
     imported = read_openmmlab(content)
     return Foreign("OpenMMLab", imported.blueprint, imported.state_dict, imported.facts)
+
+
+def _told_by_tensors(content: dict) -> Foreign:
+    blueprint, weights = read_tensors(weights_in(content))
+    return Foreign(f"the authors of {blueprint['name']}", blueprint, weights)
 
 
 def _hugging_face(content: dict) -> Foreign:

@@ -14,14 +14,20 @@ replacement) pairs of which the first that matches the beginning of a name rewri
 replacement of None drops the tensor (buffers that are computed anew). A fourth item may be a function that
 maps the state dict, in the checkpoint's names, to one whose values lie as ours do (merged projections,
 another order of channels).
+
+Projects built on MMSegmentation also have checkpoints without the configuration. A translator whose networks
+can be told by their tensors alone has besides
+
+    def describe(state_dict): ...  # the model section, None for other networks
 """
 
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from torch import Tensor
 
@@ -94,20 +100,12 @@ def read_openmmlab(checkpoint: dict) -> Imported:
     model = config.get("model")
     if not isinstance(model, dict):
         raise UserError("the checkpoint's configuration text defines no model; it cannot be imported")
-    translate = _translator(model)
-    num_classes = _num_classes(last_head(model))
-    state_dict = _plain_names(checkpoint["state_dict"])
-    family, options, rules, *convert = translate(model, list(state_dict))
-    for function in convert:
-        state_dict = function(state_dict)
     mean, std, band_names = _normalization(config)
-    names, colors = _classes(meta, num_classes)
+    blueprint, state_dict = _translated(model, _plain_names(checkpoint["state_dict"]), len(band_names))
+    names, colors = _classes(meta, blueprint["options"]["num_classes"])
     return Imported(
-        blueprint={
-            "name": family,
-            "options": {"bands": len(band_names), "num_classes": num_classes, **options},
-        },
-        state_dict=rename(state_dict, rules),
+        blueprint=blueprint,
+        state_dict=state_dict,
         class_names=names,
         colors=colors,
         mean=mean,
@@ -117,6 +115,27 @@ def read_openmmlab(checkpoint: dict) -> Imported:
         label_offset=int(True in find_values(config, "reduce_zero_label")),
         epoch=meta["epoch"] if isinstance(meta.get("epoch"), int) else 0,
     )
+
+
+def describe_tensors(state_dict: dict[str, Tensor]) -> dict | None:
+    """Return the model section of a network that its tensors alone tell, None where none does."""
+    sections = (module.describe(state_dict) for module in _modules() if hasattr(module, "describe"))
+    return next((section for section in sections if section is not None), None)
+
+
+def read_tensors(state_dict: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
+    """Translate weights of a network that its tensors alone tell.
+
+    Returns:
+        The blueprint and the state dict of our network, which `place_weights` loads.
+
+    Raises:
+        UserError: as `read_openmmlab`.
+    """
+    model = describe_tensors(state_dict)
+    if model is None:
+        raise UserError("the names of these tensors tell no network; give a file with its configuration")
+    return _translated(model, state_dict, _bands(model["backbone"]))
 
 
 def load_openmmlab(checkpoint: dict) -> SegmentationNetwork:
@@ -132,6 +151,30 @@ def load_openmmlab(checkpoint: dict) -> SegmentationNetwork:
     return network.eval()
 
 
+def _translated(model: dict, state_dict: dict[str, Tensor], bands: int) -> tuple[dict, dict[str, Tensor]]:
+    """Return blueprint and weights of ours for a model section and its tensors."""
+    translate, num_classes = _translator(model), _num_classes(last_head(model))
+    family, options, rules, *convert = translate(model, list(state_dict))
+    for function in convert:
+        state_dict = function(state_dict)
+    blueprint = {"name": family, "options": {"bands": bands, "num_classes": num_classes, **options}}
+    return blueprint, rename(state_dict, rules)
+
+
+def _bands(backbone: dict) -> int:
+    """Return the bands of a backbone's section; timm's and the authors' networks say `in_chans`."""
+    inner = backbone.get("backbone_cfg", {})
+    named = (part[key] for part in (backbone, inner) for key in ("in_channels", "in_chans") if key in part)
+    return next(named, 3)
+
+
+def _modules() -> Iterator[ModuleType]:
+    """Yield the translators' files."""
+    for found in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if found.name.startswith("mmseg_"):
+            yield importlib.import_module(f"nets.importers.{found.name}")
+
+
 def _plain_names(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     named = {re.sub(r"^(module\.)+", "", key): value for key, value in state_dict.items()}
     # The normalisation comes from the configuration; 0.x kept its moving averages as extra buffers.
@@ -143,10 +186,7 @@ def _translator(model: dict) -> Callable:
     backbone, neck = (type_of(model.get(part) or {}) for part in ("backbone", "neck"))
     general = None
     known: set[str] = set()
-    for found in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if not found.name.startswith("mmseg_"):
-            continue
-        module = importlib.import_module(f"nets.importers.{found.name}")
+    for module in _modules():
         heads = getattr(module, "HEADS", ())
         known.update(heads)
         if head not in heads:
@@ -189,8 +229,7 @@ def _normalization(config: dict) -> tuple[list[float], list[float], list[str]]:
             # The step of 0.x swaps unless told otherwise, the preprocessor of 1.x only when told.
             rgb = each.get("bgr_to_rgb", each.get("to_rgb", type_of(each) != "SegDataPreProcessor"))
             return mean, std, _band_names(len(mean), rgb)
-    backbone = config["model"].get("backbone", {})
-    bands = backbone.get("in_channels", backbone.get("backbone_cfg", {}).get("in_channels", 3))
+    bands = _bands(config["model"].get("backbone", {}))
     swapped = any(isinstance(each, dict) and each.get("bgr_to_rgb") for each in candidates[:2])
     return [0.0] * bands, [1.0] * bands, _band_names(bands, swapped)
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from nets.backbones.configured import create_pyramid
 from nets.decoders.fcn import create_aux_heads
+from nets.decoders.semantic_fpn import LevelSum
 from nets.errors import UserError
-from nets.layers.conv import ConvGroupNorm, ConvNormAct, set_norm_eps
-from nets.layers.resize import resize
+from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.recipes import SGD_POLY
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
@@ -57,39 +57,12 @@ class FeaturePyramid(nn.Module):
         return [smooth(x) for smooth, x in zip(self.smooth, levels, strict=True)]
 
 
-class Enlargement(nn.Sequential):
-    """3x3 convolution -> norm -> ReLU, enlarged by 2, as often as a level needs.
-
-    Args:
-        in_channels: channels of the level.
-        channels: width of the convolutions.
-        doublings: how often it is enlarged; 0 is one convolution alone.
-        norm: "group" or "batch".
-        align_corners: how it is enlarged.
-    """
-
-    def __init__(self, in_channels: int, channels: int, doublings: int, *, norm: str, align_corners: bool):
-        conv = ConvGroupNorm if norm == "group" else ConvNormAct
-        widths = [in_channels] + [channels] * (max(doublings, 1) - 1)
-        super().__init__(*(conv(width, channels, 3) for width in widths))
-        self.doublings, self.align_corners = doublings, align_corners
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, h, w) to (B, D, h * 2 ** doublings, w * 2 ** doublings)."""
-        for conv in self:
-            x = conv(x)
-            if self.doublings:
-                size = (2 * x.shape[-2], 2 * x.shape[-1])
-                x = resize(x, size, align_corners=self.align_corners)
-        return x
-
-
-class SemanticFPNDecoder(nn.Module):
+class SemanticFPNDecoder(LevelSum):
     """Feature pyramid, its levels enlarged to the finest and added (paper, figure 3).
 
     Args:
         in_channels: channels of the maps, finest first.
-        strides: of these maps; a level at twice the finest's stride is enlarged once.
+        strides: of these maps.
         pyramid_channels: width of the pyramid.
         pyramid_norm: batch norm in the pyramid.
         channels: width of the head.
@@ -110,27 +83,20 @@ class SemanticFPNDecoder(nn.Module):
         align_corners: bool,
         norm_eps: float,
     ):
-        super().__init__()
-        self.pyramid = FeaturePyramid(in_channels, pyramid_channels, norm=pyramid_norm)
-        self.levels = nn.ModuleList(
-            Enlargement(
-                pyramid_channels,
-                channels,
-                (stride // strides[0]).bit_length() - 1,
-                norm=norm,
-                align_corners=align_corners,
-            )
-            for stride in strides
+        super().__init__(
+            [pyramid_channels] * len(strides),
+            strides,
+            channels=channels,
+            norm=norm,
+            align_corners=align_corners,
+            norm_eps=norm_eps,
         )
-        self.align_corners, self.out_channels = align_corners, channels
-        set_norm_eps(self, norm_eps)
+        self.pyramid = FeaturePyramid(in_channels, pyramid_channels, norm=pyramid_norm)
+        set_norm_eps(self.pyramid, norm_eps)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the (B, C_i, h_i, w_i) to (B, D, h_0, w_0)."""
-        first, *others = (level(x) for level, x in zip(self.levels, self.pyramid(features), strict=True))
-        for other in others:
-            first = first + resize(other, first.shape[-2:], align_corners=self.align_corners)
-        return first
+        return super().forward(self.pyramid(features))
 
 
 @register_model
