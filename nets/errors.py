@@ -7,3 +7,15 @@ class UserError(ValueError):
     The message is one line: what was given, what is allowed, what to do. Programs print it on stderr and
     exit with code 2; any other exception is a defect of ours and keeps its traceback.
     """
+
+
+def check_divisible(family: str, option: str, value: int, divisors: dict[str, int]) -> None:
+    """Check that an option is a multiple of others, or of numbers that are their own names.
+
+    Raises:
+        UserError: it is not.
+    """
+    for name, divisor in divisors.items():
+        if value % divisor:
+            number = name if name.isdigit() else f"{name}={divisor}"
+            raise UserError(f"{family}: {option}={value} is given; it must be a multiple of {number}")

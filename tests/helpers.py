@@ -68,7 +68,7 @@ def randomize(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
                 tensor.uniform_(0.7, 1.3, generator=generator)
             elif tensor.dim() == 1:
                 tensor.normal_(0.0, 0.1, generator=generator)
-            elif tensor.dim() > 1:
+            elif tensor.dim() > 1 and tensor.is_floating_point():
                 tensor.normal_(0.0, (2.0 / tensor[0].numel()) ** 0.5, generator=generator)
     return network
 

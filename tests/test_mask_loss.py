@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.data.labels import IGNORE
+from utils.training.focal_mask_loss import FocalMaskCriterion
 from utils.training.mask_loss import MaskCriterion, point_losses
 from utils.training.matcher import Targets
 
@@ -75,6 +76,47 @@ def test_equals_hugging_face(float64, queries):
     assert len(weighted) == 9
     torch.testing.assert_close(total, sum(weighted.values()), rtol=1e-5, atol=0)
     torch.testing.assert_close(main, sum(weighted[f"loss_{name}"] for name in weights), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("queries", [7, 3], ids=["enough queries", "too few queries"])
+def test_the_focal_loss_equals_hugging_face(queries):
+    reference = pytest.importorskip("transformers.models.maskformer.modeling_maskformer")
+    weights = {"cross_entropy": 1.0, "mask": 20.0, "dice": 1.0}
+    matcher = reference.MaskFormerHungarianMatcher(cost_class=1.0, cost_mask=20.0, cost_dice=1.0)
+    theirs = reference.MaskFormerLoss(K, matcher, weights, eos_coef=0.1).double()
+    outputs, masks = batch(torch.float64)
+    outputs = {name: [layer[:, :queries] for layer in layers] for name, layers in outputs.items()}
+    masks[2] = 4  # a single class
+    classes = [mask.unique() for mask in masks]
+    truth = [(mask == own[:, None, None]).double() for mask, own in zip(masks, classes, strict=True)]
+    *earlier, last = [
+        {"masks_queries_logits": m, "class_queries_logits": c}
+        for m, c in zip(outputs["mask_logits"], outputs["class_logits"], strict=True)
+    ]
+    expected = theirs(**last, mask_labels=truth, class_labels=classes, auxiliary_predictions=earlier)
+    total, main = FocalMaskCriterion()(outputs, masks)
+    sums = [weight * expected[f"loss_{name}"] for name, weight in weights.items()]
+    torch.testing.assert_close(main, sum(sums), rtol=1e-6, atol=0)
+    rest = [
+        weight * expected[f"loss_{name}_{i}"] for name, weight in weights.items() for i in range(len(earlier))
+    ]
+    torch.testing.assert_close(total, sum(sums) + sum(rest), rtol=1e-6, atol=0)
+
+
+def test_ignored_pixels_change_nothing_of_the_focal_loss():
+    outputs, masks = batch(torch.float64, layers=1)
+    logits = F.interpolate(outputs["mask_logits"][0].detach(), (24, 32))
+    masks[:, 16:] = IGNORE
+    changed = logits.clone()
+    changed[:, :, 16:] = 30 * torch.randn(3, Q, 8, 32, dtype=torch.float64)
+    losses = [
+        FocalMaskCriterion()({**outputs, "mask_logits": [each]}, masks)[1] for each in (logits, changed)
+    ]
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    whole = FocalMaskCriterion()({**outputs, "mask_logits": [logits[:, :, :16]]}, masks[:, :16])[1]
+    torch.testing.assert_close(losses[0], whole, rtol=1e-12, atol=0)
+    masks[:] = IGNORE
+    assert FocalMaskCriterion()({**outputs, "mask_logits": [logits]}, masks)[1].isfinite()
 
 
 def test_point_losses_by_hand():

@@ -12,6 +12,7 @@ from nets import list_models
 from nets.registry import describe_option, get_builder
 from utils.options import train_options
 from utils.training.criterion import build_criterion
+from utils.training.focal_mask_loss import ALPHA, GAMMA, FocalMaskCriterion
 from utils.training.mask_loss import NO_OBJECT, POINTS, MaskCriterion
 from utils.training.matcher import WEIGHTS
 from utils.training.optimizers import build_optimizer
@@ -120,6 +121,11 @@ TABLE = {
     "danet --BACKBONE_TYPE resnet18": {**CNN, "aux": [1.0, 1.0, 0.4]},
     "mask2former --BACKBONE_TYPE resnet50": {**MASK, "frozen_norm": True},
     "mask2former --BACKBONE_TYPE swin_t": {**MASK, "drop_path": 0.3},
+    "maskformer --BACKBONE_TYPE resnet50": {**MASK, "decay": 1e-4, "loss": "mask_focal", "no_decay": ""},
+    "maskformer --BACKBONE_TYPE swin_t": {
+        **MASK, "lr": 6e-5, "decay": 0.01, "backbone": 1, "power": 1.0, "warmup": 1500, "drop_path": 0.3,
+        "loss": "mask_focal", "no_decay": "norms|query_positions|relative_position_bias_table",
+    },
 }  # fmt: skip
 # Rate of each part relative to `lr` under layer-wise decay: 0.9 per stage, counted below 6 or 12 groups; the
 # halvings between the stages belong to the stem, norms on the maps to the head.
@@ -315,6 +321,12 @@ def test_mask2former_loss():
     assert WEIGHTS == (2.0, 5.0, 5.0) and (NO_OBJECT, POINTS) == (0.1, 12_544)  # class, mask, Dice
     outputs = run.network.train()(torch.zeros(2, 3, 64, 64, device="meta"))
     assert outputs["class_logits"][-1].shape == (2, 100, 6) and len(outputs["mask_logits"]) == 10
+
+
+def test_maskformer_loss():
+    own = build_criterion(Run("maskformer").settings, None)
+    assert isinstance(own, FocalMaskCriterion) and own.shares == (1.0, 20.0, 1.0)  # class, mask, Dice
+    assert (ALPHA, GAMMA) == (0.25, 2)
 
 
 def test_rate_and_floor_follow_the_batch():

@@ -31,8 +31,9 @@ PER_PIXEL = {
     "lovasz": {},
     "boundary": {"width": Parameter(3, 2, 99), "distance": Parameter(5, 1, 99)},
 }
-# The loss of all outputs of networks that predict masks; it stands alone.
-MASK = {"mask": {}}
+# Losses of all outputs of networks that predict masks, at points (Mask2Former) or focal (MaskFormer); each
+# stands alone.
+MASK = {"mask": {}, "mask_focal": {}}
 # Losses of outputs that only some networks have; RECIPE tables name them.
 SPECIAL = {
     "class_presence": {},
@@ -67,16 +68,17 @@ def parse_loss(text: str, known: Mapping[str, Mapping[str, Parameter]] = MAIN) -
         known: the losses that may be named.
 
     Raises:
-        ValueError: the text cannot be understood, or names a loss twice or "mask" beside others; the message
-            is for the person who wrote it.
+        ValueError: the text cannot be understood, or names a loss twice or one of masks beside others; the
+            message is for the person who wrote it.
     """
     # A "+" in brackets belongs to a number.
     terms = tuple(_parse_term(part.strip(), known) for part in re.split(r"\+(?![^(]*\))", text.lower()))
     names = [term.name for term in terms]
     if len(set(names)) < len(names):
         raise ValueError(f"{text!r} is given; each loss can be written once")
-    if "mask" in names and (len(names) > 1 or terms[0].weight != 1):
-        raise ValueError(f"{text!r} is given; mask is a sum of losses of its own and stands alone")
+    alone = next((name for name in names if name in MASK), None)
+    if alone and (len(names) > 1 or terms[0].weight != 1):
+        raise ValueError(f"{text!r} is given; {alone} is a sum of losses of its own and stands alone")
     return terms
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nets.layers.attention import FeedForward
 from nets.layers.deformable_attention import DeformableAttention, pixel_centres
+from nets.layers.init import start_uniform
 from nets.layers.position import sine_positions
 from nets.layers.resize import resize
 
@@ -97,13 +98,9 @@ class DeformablePixelDecoder(nn.Module):
 
     def _start(self) -> None:
         """Start the convolutions as the authors do; the layers have started themselves."""
+        start_uniform(self)
         for projection in self.project:
             nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
-        for conv in [*(block[0] for block in [*self.laterals, *self.smooth]), self.mask_features]:
-            nn.init.kaiming_uniform_(conv.weight, a=1)
-            if conv.bias is not None:
-                nn.init.zeros_(conv.bias)
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Map the (B, C_i, h_i, w_i) to `levels` maps (B, D, h, w), deepest first, and (B, M, h_0, w_0)."""

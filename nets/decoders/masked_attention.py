@@ -7,7 +7,8 @@ https://arxiv.org/abs/2112.01527, section 3.2.
 import torch
 from torch import Tensor, nn
 
-from nets.layers.attention import Attention, FeedForward
+from nets.layers.attention import QueryLayer, mask_mlp
+from nets.layers.init import start_uniform
 from nets.layers.position import sine_positions
 from nets.layers.resize import resize
 
@@ -20,43 +21,6 @@ def attended_pixels(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
     """
     inside = (resize(mask_logits, size).sigmoid() >= 0.5).flatten(2)
     return inside | ~inside.any(dim=-1, keepdim=True)
-
-
-class MaskedLayer(nn.Module):
-    """Attention to a map inside the masks, then among the queries, then a feed-forward.
-
-    Args:
-        channels: width.
-        heads: heads of both attentions.
-        feedforward: hidden width of the feed-forward.
-        dropout: rate of dropout.
-        pre_norm: normalise before each of the three instead of behind its sum.
-    """
-
-    def __init__(self, channels: int, *, heads: int, feedforward: int, dropout: float, pre_norm: bool):
-        super().__init__()
-        self.cross_attention = Attention(channels, heads, dropout)
-        self.self_attention = Attention(channels, heads, dropout)
-        self.feedforward = FeedForward(channels, feedforward, dropout)
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
-        self.pre_norm = pre_norm
-
-    def forward(self, x: Tensor, own: Tensor, tokens: Tensor, positions: Tensor, inside: Tensor) -> Tensor:
-        """Map queries (B, Q, D) to (B, Q, D).
-
-        `own` (Q, D) is added to the queries and `positions` (N, D) to the tokens (B, N, D) where they are
-        compared; `inside` (B, Q, N) is where each query looks.
-        """
-        keys = tokens + positions
-        steps = (
-            lambda x: self.cross_attention(x + own, keys, tokens, inside),
-            lambda x: self.self_attention(x + own, x + own, x),
-            self.feedforward,
-        )
-        for step, norm in zip(steps, self.norms, strict=True):
-            x = x + self.dropout(step(norm(x))) if self.pre_norm else norm(x + self.dropout(step(x)))
-        return x
 
 
 class MaskedAttentionDecoder(nn.Module):
@@ -73,7 +37,7 @@ class MaskedAttentionDecoder(nn.Module):
         heads: heads of the attentions.
         feedforward: hidden width of the feed-forward layers.
         dropout: rate of dropout.
-        pre_norm: see `MaskedLayer`.
+        pre_norm: see `QueryLayer`.
         project: give each map a 1x1 convolution even where it has the right width.
         positions: arguments of `sine_positions` other than its defaults.
     """
@@ -105,22 +69,13 @@ class MaskedAttentionDecoder(nn.Module):
             for _ in range(levels)
         )
         self.layers = nn.ModuleList(
-            MaskedLayer(channels, heads=heads, feedforward=feedforward, dropout=dropout, pre_norm=pre_norm)
+            QueryLayer(channels, heads=heads, feedforward=feedforward, dropout=dropout, pre_norm=pre_norm)
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(channels)
         self.classifier = nn.Linear(channels, num_classes + 1)
-        self.mask_embedding = nn.Sequential(
-            nn.Linear(channels, channels),
-            nn.ReLU(inplace=True),
-            nn.Linear(channels, channels),
-            nn.ReLU(inplace=True),
-            nn.Linear(channels, mask_channels),
-        )
-        for conv in self.project:
-            if isinstance(conv, nn.Conv2d):
-                nn.init.kaiming_uniform_(conv.weight, a=1)
-                nn.init.zeros_(conv.bias)
+        self.mask_embedding = mask_mlp(channels, mask_channels)
+        start_uniform(self.project)
 
     def forward(self, maps: list[Tensor], mask_features: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Map the (B, C, h_i, w_i) and mask features (B, M, h, w) to class logits and mask logits.

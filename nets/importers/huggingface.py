@@ -20,6 +20,7 @@ from nets.importers.huggingface_backbones import (
     read_backbone,
 )
 from nets.importers.huggingface_mask2former import read_mask2former
+from nets.importers.huggingface_maskformer import read_maskformer
 from nets.importers.placing import Rules, place_weights, rename
 from nets.registry import create_model
 from nets.segmentation_model import SegmentationNetwork
@@ -42,7 +43,12 @@ def read_huggingface(config: dict, state_dict: dict[str, Tensor]) -> Translation
     Raises:
         UserError: a network that is not here, or tensors without a place.
     """
-    readers = {"mask2former": read_mask2former, "segformer": read_segformer, "upernet": read_upernet}
+    readers = {
+        "mask2former": read_mask2former,
+        "maskformer": read_maskformer,
+        "segformer": read_segformer,
+        "upernet": read_upernet,
+    }
     kind = config.get("model_type")
     if kind not in readers:
         raise UserError(

@@ -62,3 +62,65 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, D) to (B, N, D)."""
         return self.contract(self.dropout(F.relu(self.expand(x))))
+
+
+class QueryLayer(nn.Module):
+    """Attention of queries to a map and among themselves, then a feed-forward.
+
+    Args:
+        channels: width.
+        heads: heads of both attentions.
+        feedforward: hidden width of the feed-forward.
+        dropout: rate of dropout.
+        pre_norm: normalise before each of the three instead of behind its sum.
+        self_first: the queries look at each other before they look at the map, as in DETR.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        feedforward: int,
+        dropout: float,
+        pre_norm: bool = False,
+        self_first: bool = False,
+    ):
+        super().__init__()
+        self.cross_attention = Attention(channels, heads, dropout)
+        self.self_attention = Attention(channels, heads, dropout)
+        self.feedforward = FeedForward(channels, feedforward, dropout)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+        self.pre_norm, self.self_first = pre_norm, self_first
+
+    def forward(
+        self, x: Tensor, own: Tensor, tokens: Tensor, positions: Tensor, inside: Tensor | None = None
+    ) -> Tensor:
+        """Map queries (B, Q, D) to (B, Q, D).
+
+        `own` (Q, D) is added to the queries and `positions` (N, D) to the tokens (B, N, D) where they are
+        compared; `inside` (B, Q, N) is where each query looks, everywhere without it.
+        """
+        keys = tokens + positions
+        steps = [
+            lambda x: self.cross_attention(x + own, keys, tokens, inside),
+            lambda x: self.self_attention(x + own, x + own, x),
+            self.feedforward,
+        ]
+        if self.self_first:
+            steps[:2] = steps[1::-1]
+        for step, norm in zip(steps, self.norms, strict=True):
+            x = x + self.dropout(step(norm(x))) if self.pre_norm else norm(x + self.dropout(step(x)))
+        return x
+
+
+def mask_mlp(channels: int, mask_channels: int) -> nn.Sequential:
+    """Return three linear layers that make of a query the weights of its mask."""
+    return nn.Sequential(
+        nn.Linear(channels, channels),
+        nn.ReLU(inplace=True),
+        nn.Linear(channels, channels),
+        nn.ReLU(inplace=True),
+        nn.Linear(channels, mask_channels),
+    )

@@ -45,6 +45,15 @@ def init_classifier(classifier: nn.Conv2d) -> None:
         nn.init.zeros_(classifier.bias)
 
 
+def start_uniform(module: nn.Module) -> None:
+    """Start convolutions as the authors of Mask R-CNN and of MaskFormer do: uniform (fan in), biases zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 def reinitialize(network: nn.Module, how: InitType) -> None:
     """Start all convolutions and linear layers by one rule.
 

@@ -14,7 +14,7 @@ as on Swin.
 from nets.backbones.configured import create_pyramid
 from nets.decoders.deformable_pixel_decoder import DeformablePixelDecoder
 from nets.decoders.masked_attention import MaskedAttentionDecoder
-from nets.errors import UserError
+from nets.errors import UserError, check_divisible
 from nets.registry import register_model
 from nets.segmentation_model import MaskClassificationModel
 
@@ -126,14 +126,10 @@ def _check_widths(
 ) -> None:
     if not 1 <= levels <= 4:
         raise UserError(f"mask2former: levels={levels} is given; 1 to 4 is allowed")
-    for option, value, divisors in (
-        ("channels", channels, {"4": 4, "pixel_heads": pixel_heads, "norm_groups": norm_groups}),
-        ("decoder_channels", decoder_channels, {"4": 4, "heads": heads}),
-    ):
-        for name, divisor in divisors.items():
-            if value % divisor:
-                number = name if name.isdigit() else f"{name}={divisor}"
-                raise UserError(f"mask2former: {option}={value} is given; it must be a multiple of {number}")
+    check_divisible(
+        "mask2former", "channels", channels, {"4": 4, "pixel_heads": pixel_heads, "norm_groups": norm_groups}
+    )
+    check_divisible("mask2former", "decoder_channels", decoder_channels, {"4": 4, "heads": heads})
 
 
 RECIPE = {

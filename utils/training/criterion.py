@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from nets.errors import UserError
 from utils.loss_terms import EXTRA, MASK, PER_PIXEL, Term, parse_loss
+from utils.training.focal_mask_loss import FocalMaskCriterion
 from utils.training.losses import weighted_sum
 from utils.training.mask_loss import MaskCriterion
 from utils.training.recipe import Settings
+
+MASK_CRITERIA = {"mask": MaskCriterion, "mask_focal": FocalMaskCriterion}
 
 
 class Criterion(nn.Module):
@@ -78,8 +81,8 @@ class ExtraLosses(nn.Module):
 
 def build_criterion(settings: Settings, class_weights: list[float] | None) -> nn.Module:
     """Return the loss that the settings name, per pixel or of masks, with one weight per class or None."""
-    if settings.loss == "mask":
-        criterion = MaskCriterion(class_weights)
+    if settings.loss in MASK:
+        criterion = MASK_CRITERIA[settings.loss](class_weights)
     else:
         terms = smoothed(parse_loss(settings.loss, PER_PIXEL), settings.label_smoothing)
         criterion = Criterion(terms, class_weights, settings.aux_weight)
@@ -110,8 +113,8 @@ def check_loss(loss: str, family: str, own: str, label_smoothing: float | None =
         UserError: a loss of pixels for a network that predicts masks, or the other way round; or label
             smoothing of a loss that has none.
     """
-    predicts_masks = own == "mask"
-    if (loss == "mask") != predicts_masks:
+    predicts_masks = own in MASK
+    if (loss in MASK) != predicts_masks:
         what, allowed = ("masks", MASK) if predicts_masks else ("a class for each pixel", PER_PIXEL)
         raise UserError(
             f"--LOSS_TYPE {loss} is given; {family} predicts {what}: use {' or '.join(allowed)}, "

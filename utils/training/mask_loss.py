@@ -31,7 +31,12 @@ class MaskCriterion(nn.Module):
     Args:
         class_weights: one number per class, or None.
         points: points per mask.
+
+    Attributes:
+        shares: weights of class, mask and Dice, in the costs as in the losses.
     """
+
+    shares = WEIGHTS
 
     def __init__(self, class_weights: list[float] | None = None, points: int = POINTS):
         super().__init__()
@@ -64,7 +69,7 @@ class MaskCriterion(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Map one layer's masks (B, Q, h, w) and classes (B, Q, K+1) to its class, mask and Dice losses."""
         mask_logits = mask_logits.to(torch.promote_types(mask_logits.dtype, torch.float32))
-        matches = match(mask_logits, class_logits, targets, self.points, generator)
+        matches = self._match(mask_logits, class_logits, targets, generator)
         no_object = class_logits.shape[-1] - 1
         weights = mask_logits.new_ones(no_object + 1)
         weights[no_object] = NO_OBJECT
@@ -74,6 +79,12 @@ class MaskCriterion(nn.Module):
         truth[matches.images, matches.queries] = matches.classes
         by_class = cross_entropy(class_logits.transpose(1, 2), truth, weights)
         return by_class, *self._mask_terms(mask_logits, targets, matches, weights, generator)
+
+    def _match(
+        self, mask_logits: Tensor, class_logits: Tensor, targets: Targets, generator: torch.Generator | None
+    ) -> Matches:
+        """Assign queries to the objects of each image."""
+        return match(mask_logits, class_logits, targets, self.points, generator)
 
     def _mask_terms(
         self,
@@ -90,22 +101,35 @@ class MaskCriterion(nn.Module):
         points = uncertain_points(masks.detach(), valid, self.points, generator)
         labels, shares = sample_truth(truth[:, None], valid, points)
         bce, dice = point_losses(sample(masks[:, None], points)[:, 0], labels[:, 0], shares)
-        # The number of objects in the batch, matched or not, each counting as much as its class.
-        count = weights[torch.cat(targets.classes)].sum()
-        own = weights[matches.classes]
-        bce, dice, count = reduce_sum(torch.stack([(own * bce).sum(), (own * dice).sum(), count]))
-        count = count.clamp(min=torch.finfo(count.dtype).tiny)
-        return bce / count, dice / count
+        return mean_over_objects(bce, dice, targets, matches, weights)
 
-    @staticmethod
-    def _weigh(terms: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        return sum(weight * term for weight, term in zip(WEIGHTS, terms, strict=True))
+    def _weigh(self, terms: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        return sum(weight * term for weight, term in zip(self.shares, terms, strict=True))
+
+
+def mean_over_objects(
+    by_mask: Tensor, dice: Tensor, targets: Targets, matches: Matches, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Map mask and Dice losses (N,) of the pairs to their means over the objects of the whole batch.
+
+    All objects count, matched or not, each as much as its class (`weights`, (K+1,)).
+    """
+    count = weights[torch.cat(targets.classes)].sum()
+    own = weights[matches.classes]
+    by_mask, dice, count = reduce_sum(torch.stack([(own * by_mask).sum(), (own * dice).sum(), count]))
+    count = count.clamp(min=torch.finfo(count.dtype).tiny)
+    return by_mask / count, dice / count
 
 
 def point_losses(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Map masks at points (N, P), labels in 0..1 and weights of the points to BCE and Dice losses (N,)."""
     bce = F.binary_cross_entropy_with_logits(logits, labels, weights, reduction="none").sum(1)
     bce = bce / weights.sum(1).clamp(min=torch.finfo(weights.dtype).tiny)
+    return bce, dice_losses(logits, labels, weights)
+
+
+def dice_losses(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Map masks at places (N, P), labels in 0..1 and weights of the places to Dice losses (N,)."""
     scores = logits.sigmoid()
     both, either = (weights * scores * labels).sum(1), (weights * (scores + labels)).sum(1)
-    return bce, 1 - (2 * both + 1) / (either + 1)
+    return 1 - (2 * both + 1) / (either + 1)

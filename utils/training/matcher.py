@@ -74,12 +74,17 @@ def match(
         valid = None if targets.valid is None else targets.valid[image]
         points = random_points(1, count, mask_logits, generator)
         costs.append(pair_costs(mask_logits[image], class_logits[image], truth, valid, classes, points))
+    return pair(costs, targets)
+
+
+def pair(costs: list[Tensor], targets: Targets) -> Matches:
+    """Return the cheapest pairs for the costs (Q, T) of each image."""
     pairs, first = [], 0
     for image, cost in enumerate(_to_numpy(costs)):
         queries, objects = assign(cost)
         pairs.append(np.stack([np.full_like(queries, image), queries, objects + first]))
         first += cost.shape[1]
-    images, queries, objects = torch.from_numpy(np.concatenate(pairs, axis=1)).to(mask_logits.device)
+    images, queries, objects = torch.from_numpy(np.concatenate(pairs, axis=1)).to(targets.masks.device)
     return Matches(images, queries, torch.cat(targets.classes)[objects])
 
 
@@ -103,14 +108,41 @@ def pair_costs(
     """
     logits = sample(mask_logits[None], points)[0]  # (Q, P)
     labels, weights = sample_truth(truth[None], None if valid is None else valid[None], points)
-    inside, outside = (labels * weights[:, None])[0], ((1 - labels) * weights[:, None])[0]  # (T, P)
+    return compare(
+        logits, class_logits, labels[0], weights[0], classes, F.softplus(-logits), F.softplus(logits), WEIGHTS
+    )
+
+
+def compare(
+    logits: Tensor,
+    class_logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    classes: Tensor,
+    inside_costs: Tensor,
+    outside_costs: Tensor,
+    shares: tuple[float, float, float],
+) -> Tensor:
+    """Return the costs (Q, T) of masks that are compared at P places.
+
+    Args:
+        logits: (Q, P).
+        class_logits: (Q, K+1).
+        labels: (T, P) in 0..1.
+        weights: of the places (P,).
+        classes: of the objects (T,).
+        inside_costs: what a place costs that is inside the object (Q, P).
+        outside_costs: what it costs outside (Q, P).
+        shares: weights of class, mask and Dice.
+    """
+    inside, outside = labels * weights, (1 - labels) * weights  # (T, P)
     total = weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-    bce = (F.softplus(-logits) @ inside.T + F.softplus(logits) @ outside.T) / total
+    by_mask = (inside_costs @ inside.T + outside_costs @ outside.T) / total
     scores = logits.sigmoid()
-    sums = (scores @ weights[0])[:, None] + inside.sum(1)
+    sums = (scores @ weights)[:, None] + inside.sum(1)
     dice = 1 - (2 * scores @ inside.T + 1) / (sums + 1)
     by_class = -class_logits.softmax(1, dtype=logits.dtype)[:, classes]
-    return WEIGHTS[0] * by_class + WEIGHTS[1] * bce + WEIGHTS[2] * dice
+    return shares[0] * by_class + shares[1] * by_mask + shares[2] * dice
 
 
 def assign(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
