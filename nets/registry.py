@@ -84,17 +84,19 @@ def get_recipe(family: str) -> dict:
     return importlib.import_module(f"nets.models.{family}").RECIPE
 
 
-def create_model(name: str, *, bands: int, num_classes: int, **options: object):
+def create_model(name: str, *, bands: int, num_classes: int, task: str = "multiclass", **options: object):
     """Build a network with random weights and note in `model.blueprint` how it was built.
 
     Args:
         name: family or alias; case, hyphens, underscores and blanks do not matter.
         bands: bands of an image.
         num_classes: number of classes.
+        task: "multiclass" or "multilabel".
         options: keywords of the family's builder; text is converted to the type in its signature.
 
     Raises:
-        UserError: unknown family, option or value; the message names the valid ones.
+        UserError: unknown family, option or value, or a task that the family has not; the message names the
+            valid ones.
     """
     family, implied = find_model(name)
     builder = get_builder(family)
@@ -120,7 +122,16 @@ def create_model(name: str, *, bands: int, num_classes: int, **options: object):
     model = builder(**call.arguments)
     # What a builder decided itself is kept too: "auto" may one day mean another backbone.
     model.blueprint = {"name": family, "options": {**call.arguments, **model.decided}}
+    if task != model.task:
+        _set_task(model, family, task)
     return model
+
+
+def _set_task(model, family: str, task: str) -> None:
+    """Make a network one for another task than its family's usual one."""
+    if task not in model.tasks:
+        raise UserError(f"task {task} is given; {family} is for {' or '.join(model.tasks)} alone")
+    model.task = model.blueprint["options"]["task"] = task
 
 
 class Allowed(NamedTuple):

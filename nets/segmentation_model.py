@@ -36,7 +36,8 @@ class SegmentationNetwork(nn.Module):
     Attributes:
         bands, num_classes: as built.
         mean, std: per-band buffers in data units; training and prediction share them through the checkpoint.
-        task: "multiclass".
+        task: what the classes of a pixel are, one of `tasks`: "multiclass", one of K; "multilabel", any of K.
+        tasks: what a network of this kind can be built for.
         size_divisor, min_size: image sides the caller must pad to (a multiple of, at least).
         blueprint: how `create_model` built the network.
         decided: options that the builder chose where "auto" left them open.
@@ -45,6 +46,7 @@ class SegmentationNetwork(nn.Module):
     size_divisor = 1
     min_size = 32
     task = "multiclass"
+    tasks: tuple[str, ...] = ("multiclass", "multilabel")
     blueprint: dict
 
     def __init__(self, bands: int, num_classes: int):
@@ -62,7 +64,10 @@ class SegmentationNetwork(nn.Module):
         """Map the outputs of `forward` to class probabilities (B, K, H, W)."""
         logits = outputs["logits"]
         # Half precision would round the sum over many classes.
-        return logits.softmax(dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        if self.task == "multilabel":
+            return logits.to(dtype).sigmoid()
+        return logits.softmax(dim=1, dtype=dtype)
 
 
 class SegmentationModel(SegmentationNetwork):
@@ -199,6 +204,8 @@ class MaskClassificationModel(SegmentationNetwork):
         bands: bands of an image.
         num_classes: number of classes.
     """
+
+    tasks = ("multiclass",)  # a query is of one class
 
     def __init__(
         self,

@@ -117,7 +117,7 @@ def test_a_loss_that_does_not_suit_the_network_is_a_users_mistake(monkeypatch, t
         opening.open_session(train_options([*missing, "--LOSS_TYPE", "mask"]))
     monkeypatch.setattr(recipe, "get_recipe", lambda family: MASK_RECIPE)
     with pytest.raises(
-        UserError, match="--LOSS_TYPE ce is given; fcn predicts masks: use mask or mask_focal, or leave it out"
+        UserError, match="--LOSS_TYPE ce is given; fcn predicts masks: use mask or mask_focal, or leave"
     ):
         opening.open_session(train_options([*missing, "--LOSS_TYPE", "ce"]))
     for words in ([], ["--LOSS_TYPE", "mask"]):

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.random import fork_rng
 
-from utils.data.labels import IGNORE
 from utils.loss_terms import parse_loss
 from utils.training.distributed_sums import reduce_sum
+from utils.training.pixel_losses import pixel_weights
 from utils.training.precision import Precision
 from utils.training.recipe import Settings
 from utils.training.statistics_kept import statistics_kept
@@ -85,12 +85,11 @@ class Parts:
         """Return each part's share of the weight of all valid pixels."""
         class_weights = getattr(self.whole_criterion, "class_weights", None)
         weights = []
-        for _, masks in self.batches:
+        for images, masks in self.batches:
             # Sums of many pixels; Apple's GPUs have no float64.
-            own = (masks != IGNORE).to(torch.float32 if masks.device.type == "mps" else torch.float64)
-            if class_weights is not None:
-                own *= class_weights[masks.clamp(min=0)]
-            weights.append(own.sum())
+            dtype = torch.float32 if masks.device.type == "mps" else torch.float64
+            several = masks.dim() == images.dim()
+            weights.append(pixel_weights(masks, class_weights, dtype, several=several).sum())
         summed = reduce_sum(torch.stack(weights))
         return (summed / summed.sum().clamp(min=torch.finfo(summed.dtype).tiny)).float()
 

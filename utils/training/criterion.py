@@ -38,7 +38,7 @@ class Criterion(nn.Module):
         self.register_buffer("class_weights", weights)
 
     def forward(self, outputs: dict[str, Tensor | list[Tensor]], masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Map outputs and masks (B, H, W) to (loss to minimise, main loss alone), both scalars."""
+        """Map outputs and masks to (loss to minimise, main loss alone), both scalars."""
         main = weighted_sum(self.terms, outputs["logits"], masks, self.class_weights)
         total = main
         for index, logits in enumerate(outputs.get("aux", [])):
@@ -69,7 +69,7 @@ class ExtraLosses(nn.Module):
         return self.criterion.class_weights
 
     def forward(self, outputs: dict[str, Tensor | list[Tensor]], masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Map outputs and masks (B, H, W) to (loss to minimise, main loss alone), both scalars."""
+        """Map outputs and masks to (loss to minimise, main loss alone), both scalars."""
         total, main = self.criterion(outputs, masks)
         for key, terms in self.terms.items():
             found = [outputs[part] for part in key.split(",") if part in outputs]
@@ -100,7 +100,9 @@ def smoothed(terms: tuple[Term, ...], label_smoothing: float | None) -> tuple[Te
     )
 
 
-def check_loss(loss: str, family: str, own: str, label_smoothing: float | None = None) -> None:
+def check_loss(
+    loss: str, family: str, own: str, label_smoothing: float | None = None, task: str = "multiclass"
+) -> None:
     """Refuse a loss that does not suit what a network predicts.
 
     Args:
@@ -108,12 +110,18 @@ def check_loss(loss: str, family: str, own: str, label_smoothing: float | None =
         family: name of the network family.
         own: the loss of its recipe.
         label_smoothing: what is asked for, or None.
+        task: of the network.
 
     Raises:
-        UserError: a loss of pixels for a network that predicts masks, or the other way round; or label
-            smoothing of a loss that has none.
+        UserError: a loss of pixels for a network that predicts masks, or the other way round; several labels
+            of such a network; or label smoothing of a loss that has none.
     """
     predicts_masks = own in MASK
+    if predicts_masks and task == "multilabel":
+        raise UserError(
+            f"{family} gives one class to each mask and so has no form for --TASK multilabel; "
+            "choose a --MODEL_TYPE that scores every pixel, such as unet, segformer or upernet"
+        )
     if (loss in MASK) != predicts_masks:
         what, allowed = ("masks", MASK) if predicts_masks else ("a class for each pixel", PER_PIXEL)
         raise UserError(

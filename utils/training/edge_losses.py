@@ -1,7 +1,8 @@
 """Losses of networks that learn where classes meet: STDC's details and PIDNet's boundaries.
 
 As all losses, functions of an output, masks (B, H, W) and class weights or None; the weights act on classes
-of pixels and so only on `near_edges`. Ignored pixels change nothing.
+of pixels and so only on `near_edges`. Ignored pixels change nothing. Of several labels, masks (B, K, H, W),
+each has edges of its own; together they are the truth.
 """
 
 import torch
@@ -28,7 +29,7 @@ def detail(logits: Tensor, masks: Tensor, class_weights: Tensor | None = None) -
     logits = _wide(logits)
     edges = detail_edges(masks)[:, None]
     target = edges if logits.shape[1] == 1 else torch.cat([~edges, edges], dim=1)
-    target, valid = target.to(logits.dtype), (masks != IGNORE)[:, None].expand_as(logits).to(logits.dtype)
+    target, valid = target.to(logits.dtype), _valid(masks)[:, None].expand_as(logits).to(logits.dtype)
     costs = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     p, target = (logits.sigmoid() * valid).flatten(1), (target * valid).flatten(1)
     squares = p.square().sum(1) + target.square().sum(1) + 2 * DICE_EPS
@@ -38,14 +39,14 @@ def detail(logits: Tensor, masks: Tensor, class_weights: Tensor | None = None) -
 
 
 def detail_edges(masks: Tensor) -> Tensor:
-    """Map masks (B, H, W) to whether a detail is at a pixel (B, H, W).
+    """Map masks (B, H, W) or (B, K, H, W) to whether a detail is at a pixel (B, H, W).
 
     As in the authors' code the Laplacian runs over the numbers of the classes, so of two classes the one with
     the larger number has the edge, and the border of the image is one too. Beside ignored pixels there is
     none (they take 255 as a class). What only stride 4 finds weighs 0.1, which is not above the threshold.
     """
-    ignored = (masks == IGNORE)[:, None].float()
-    labels = masks.clamp(min=0)[:, None].float()
+    planes = _planes(masks)
+    ignored, labels = (planes == IGNORE).float(), planes.clamp(min=0).float()
     found = torch.zeros_like(labels)
     for stride, weight in STRIDES:
         # 8 times the pixel minus its neighbours; pools stay exact enough where autocast would round.
@@ -53,7 +54,7 @@ def detail_edges(masks: Tensor) -> Tensor:
         sharp = 9 * (labels[..., ::stride, ::stride] - mean) > 0.5
         sharp &= F.max_pool2d(ignored, 3, stride, padding=1) == 0
         found += weight * F.interpolate(sharp.float(), masks.shape[-2:], mode="nearest")
-    return (found > THRESHOLD).squeeze(1)
+    return (found > THRESHOLD).any(1)
 
 
 def edges(logits: Tensor, masks: Tensor, class_weights: Tensor | None = None, *, width: float) -> Tensor:
@@ -69,7 +70,7 @@ def edges(logits: Tensor, masks: Tensor, class_weights: Tensor | None = None, *,
         width: of the edges, in pixels.
     """
     logits = _wide(logits).squeeze(1)
-    target, valid = edge_map(masks, int(width)), masks != IGNORE
+    target, valid = edge_map(masks, int(width)), _valid(masks)
     counts = torch.stack([(target & valid).sum(), (~target & valid).sum()]).to(logits.dtype)
     counts = reduce_sum(counts)
     of_edges, of_rest = counts.flip(0) / counts.sum().clamp(min=1)
@@ -79,11 +80,12 @@ def edges(logits: Tensor, masks: Tensor, class_weights: Tensor | None = None, *,
 
 
 def edge_map(masks: Tensor, width: int) -> Tensor:
-    """Map masks (B, H, W) to whether a pixel is within an edge between two classes (B, H, W).
+    """Map masks (B, H, W) or (B, K, H, W) to whether a pixel is within an edge between two classes (B, H, W).
 
     The place of an edge of even width is that of MMSegmentation's GenerateEdge, which is that of CE2P's
     authors: https://arxiv.org/abs/1809.05996. Beside ignored pixels there is no edge.
     """
+    masks = _planes(masks)
     found = torch.zeros_like(masks, dtype=torch.bool)
     # Of two neighbours that differ: the lower, the left, the upper left and the upper right pixel.
     pairs = (
@@ -96,7 +98,7 @@ def edge_map(masks: Tensor, width: int) -> Tensor:
         one, other = masks[(..., *marked)], masks[(..., *neighbour)]
         found[(..., *marked)] |= (one != other) & (one != IGNORE) & (other != IGNORE)
     before, after = width // 2, width - 1 - width // 2
-    padded = F.pad(found.float(), (before, after, before, after))
+    padded = F.pad(found.any(1).float(), (before, after, before, after))
     return F.max_pool2d(padded, width, 1) > 0
 
 
@@ -122,8 +124,19 @@ def near_edges(
         kept: as for `ohem`.
     """
     edge_logits, logits = output
-    unsure = _wide(edge_logits).sigmoid().squeeze(1) <= sure
-    return ohem(logits, masks.masked_fill(unsure, IGNORE), class_weights, threshold=threshold, kept=kept)
+    unsure = _wide(edge_logits).sigmoid() <= sure
+    masks = torch.where(unsure, IGNORE, _planes(masks)).view_as(masks)
+    return ohem(logits, masks, class_weights, threshold=threshold, kept=kept)
+
+
+def _planes(masks: Tensor) -> Tensor:
+    """Map masks (B, H, W) to (B, 1, H, W); those of several labels stay (B, K, H, W)."""
+    return masks.view(len(masks), -1, *masks.shape[-2:])
+
+
+def _valid(masks: Tensor) -> Tensor:
+    """Map masks to the pixels (B, H, W) at which not everything is ignored."""
+    return (_planes(masks) != IGNORE).any(1)
 
 
 def _wide(logits: Tensor) -> Tensor:

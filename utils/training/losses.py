@@ -1,7 +1,8 @@
 """All losses by name, and weighted sums of them.
 
 A loss is a function (output, masks, class weights or None, parameters) -> scalar. The output is logits
-(B, K, H, W) for those that the flag LOSS_TYPE offers; a special loss takes what its network puts under the
+(B, K, H, W) for those that the flag LOSS_TYPE offers, the masks are (B, H, W) or, of several labels,
+(B, K, H, W); a special loss takes what its network puts under the
 key that the RECIPE names. What each promises is tested for all at once in tests/test_losses.py.
 """
 
@@ -26,8 +27,12 @@ def class_presence(logits: Tensor, masks: Tensor, class_weights: Tensor | None =
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     # Class by class: one-hot masks would be K times as large, and scattering is not deterministic on CUDA.
-    shown = torch.stack([(masks == index).flatten(1).any(1) for index in range(logits.shape[1])], dim=1)
-    weights = (masks != IGNORE).flatten(1).any(1, keepdim=True).to(logits.dtype).expand_as(logits)
+    if masks.dim() == 4:  # several labels
+        shown, valid = (where.flatten(2).any(2) for where in (masks == 1, masks != IGNORE))
+    else:
+        shown = torch.stack([(masks == index).flatten(1).any(1) for index in range(logits.shape[1])], dim=1)
+        valid = (masks != IGNORE).flatten(1).any(1, keepdim=True)
+    weights = valid.to(logits.dtype).expand_as(logits)
     if class_weights is not None:
         weights = weights * class_weights.to(logits.dtype)
     costs = F.binary_cross_entropy_with_logits(logits, shown.to(logits.dtype), reduction="none")

@@ -1,7 +1,8 @@
 """Losses of whole regions: Dice, Tversky, Lovasz and boundary.
 
 They compare scores with the truth, class by class; a class counts where the truth shows it. Arguments and
-promises are those of `utils.training.pixel_losses`.
+promises are those of `utils.training.pixel_losses`; of several labels the scores are sigmoids, and each
+class is compared where it is not ignored.
 """
 
 from dataclasses import dataclass
@@ -31,9 +32,13 @@ class Regions:
 
     @classmethod
     def of(cls, logits: Tensor, masks: Tensor) -> "Regions":
-        """Return the regions of logits (B, K, H, W) and masks (B, H, W)."""
+        """Return the regions of logits (B, K, H, W) and masks of either kind."""
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        if masks.dim() == logits.dim():
+            valid = masks != IGNORE
+            return cls(logits.to(dtype).sigmoid() * valid, masks == 1, valid)
         classes = torch.arange(logits.shape[1], device=masks.device)[:, None, None]
-        scores = logits.softmax(dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        scores = logits.softmax(dim=1, dtype=dtype)
         valid = masks[:, None] != IGNORE
         return cls(scores * valid, masks[:, None] == classes, valid)
 
