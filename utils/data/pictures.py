@@ -4,7 +4,7 @@ GDAL decodes such a file from the top to the last row of a window, its opening a
 picture's decoding, and the JPEG library in rasterio's wheels is the IJG's, without vector instructions.
 Pillow has libjpeg-turbo, as OpenCV and torchvision have: an image is here what it is there. The values that
 the two libraries find in a JPEG differ by a few levels where colours change sharply; a PNG's are the same.
-A large JPEG is decoded down to the window's last row.
+A JPEG is decoded down to the window's last row.
 
 Whatever is not plain is left to GDAL: other numbers than bytes, transparency, masks and files beside the
 picture that GDAL heeds, a JPEG or PNG whose end is missing, and all that is large.
@@ -61,23 +61,19 @@ def read_picture(
 
 
 def _decoded(data: bytes, window: Window | None) -> np.ndarray | None:
-    with _opened(data) as image:
+    if window is not None and data.startswith(_JPEG_START):
+        data = without_rows_below(data, window.top + window.height, MOST_PIXELS)
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
         size = image.height, image.width
         if image.mode not in ("L", "RGB", "P") or size[0] * size[1] > MOST_PIXELS:
             return None
         window = checked(window, size)
-        if size[0] * size[1] <= _SMALL:
-            return _bands_first(np.array(image)[slices(window)])
-    top, left, height, width = window
-    with _opened(without_rows_below(data, top + height)) as image:
-        return _bands_first(np.array(image.crop((left, top, left + width, top + height))))
-
-
-def _opened(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
-
-
-def _bands_first(picture: np.ndarray) -> np.ndarray:
+        if size[0] * size[1] > _SMALL:
+            top, left, height, width = window
+            image = image.crop((left, top, left + width, top + height))
+            window = Window(0, 0, height, width)
+        picture = np.array(image)
+    picture = picture[slices(window)]
     return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
 
 
