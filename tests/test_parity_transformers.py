@@ -185,7 +185,7 @@ def test_other_backbones_are_recognised():
         "norm_cfg": LN,
     }
     backbone = translate_backbone(section | {"embed_dims": 1024, "num_layers": 24, "num_heads": 16})
-    assert backbone.name == "large" and backbone.options["image_size"] == (768, 768)
+    assert backbone.name == "vit_large" and backbone.options["image_size"] == (768, 768)
     assert backbone.options["position_interpolation"] == "bicubic"
 
 

@@ -112,6 +112,7 @@ def test_warm_up_longer_than_the_run_is_said():
     ("name", "unit", "layers"),
     [
         ("vit_tiny", "block", {"cls_token": 0, "pos_embed": 0, "blocks.0.": 1, "blocks.11.": 12}),
+        ("mae_b", "block", {"cls_token": 0, "patch_embed.": 0, "blocks.0.": 1, "blocks.11.": 12}),
         ("swin_t", "block", {"patch_embed.": 0, "layers_0.blocks.0.": 1, "layers_3.blocks.1.": 12}),
         ("convnext_t", "block", {"stem_": 0, "stages_0.blocks.0.": 1, "stages_3.blocks.2.": 18}),
         (

@@ -285,6 +285,18 @@ PARAMETERS = {
         "backbone.body.model.cls_token": (6e-5, 0.0),
         "backbone.body.model.blocks.11.mlp.fc2.weight": (6e-5, 0.01),
     },
+    "upernet --BACKBONE_TYPE mae_b": {
+        "backbone.body.pos_embed": (1e-4 * 0.65**13, 0.05),
+        "backbone.body.blocks.11.attn.relative_position_bias_table": (1e-4 * 0.65, 0.05),
+        "backbone.body.blocks.0.ls1.gamma": (1e-4 * 0.65**12, 0.0),
+        "backbone.neck.0.0.weight": (1e-4, 0.05),
+        "classifier.bias": (1e-4, 0.0),
+    },
+    "upernet --BACKBONE_TYPE beit_b": {
+        "backbone.body.cls_token": (3e-5 * 0.9**13, 0.05),
+        "backbone.body.blocks.3.attn.qkv.q_bias": (3e-5 * 0.9**9, 0.0),
+    },
+    "upernet --BACKBONE_TYPE beit_l": {"backbone.body.blocks.23.mlp.fc1.weight": (2e-5 * 0.95, 0.05)},
     "upernet --BACKBONE_TYPE convnext": {
         "backbone.body.stem_0.weight": (1e-4 * 0.9**7, 0.05),
         "backbone.body.stem_0.bias": (1e-4 * 0.9**7, 0.0),

@@ -11,6 +11,7 @@ import torchvision
 from nets import create_model
 from nets.backbones import pretrained
 from nets.backbones.catalogue import create_backbone
+from nets.backbones.plain_transformer import PlainTransformer
 from nets.backbones.pretrained import load_pretrained
 from nets.backbones.stem import adapt_stem, find_stem
 from nets.errors import UserError
@@ -207,3 +208,27 @@ def test_position_embedding_of_another_grid(tmp_path):
     own, given = backbone.body.model.pos_embed, donor.pos_embed
     assert own.shape == (1, 197, 192) and torch.equal(own[:, :1], given[:, :1])
     torch.testing.assert_close(own[:, 1:].mean(1), given[:, 1:].mean(1), atol=2e-2, rtol=0)
+
+
+def test_beits_names_and_positions_of_another_grid(tmp_path):
+    donor = timm.create_model("beit_base_patch16_224", num_classes=0, depth=4).eval()
+    for block in donor.blocks:
+        torch.nn.init.normal_(block.attn.relative_position_bias_table)
+    torch.save(donor.state_dict(), tmp_path / "x.pth")
+    options = {"blocks": (0, 1, 2, 3), "depth": 4, "padding": "none", "neck": "none"}
+    same = PlainTransformer("beit_b", bands=3, image_size=(224, 224), norm_eps=1e-6, **options).eval()
+    assert load_pretrained(same, tmp_path / "x.pth") == []
+    images = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        expected = torch.cat([donor.cls_token, donor.patch_embed(images)], dim=1)
+        for block in donor.blocks:
+            expected = block(expected)
+        torch.testing.assert_close(same(images)[-1].flatten(2).mT, expected[:, 1:], rtol=1e-4, atol=1e-4)
+    larger = PlainTransformer("beit_b", bands=3, image_size=(320, 320), **options)
+    assert load_pretrained(larger, tmp_path / "x.pth") == []
+    own = larger.body.blocks[0].attn.relative_position_bias_table
+    given = donor.blocks[0].attn.relative_position_bias_table
+    assert torch.equal(own[-3:], given[-3:])
+    # The authors' geometric sequence keeps the middle of the table as it is.
+    old, new = given[:-3].reshape(27, 27, -1), own[:-3].reshape(39, 39, -1)
+    torch.testing.assert_close(new[18:21, 18:21], old[12:15, 12:15], rtol=0, atol=0.3)

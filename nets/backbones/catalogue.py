@@ -11,6 +11,7 @@ from nets.backbones.inception import UnpaddedInception
 from nets.backbones.inception_v2 import InceptionV2
 from nets.backbones.mit import MiT
 from nets.backbones.mscan import MSCAN
+from nets.backbones.plain_transformer import PlainTransformer
 from nets.backbones.shufflenet_v1 import ShuffleNetV1
 from nets.backbones.staged import check_stages
 from nets.backbones.table import ENTRIES, PYRAMID, SHORT_NAMES, Entry, describe_backbones
@@ -32,11 +33,14 @@ __all__ = [
 
 # Classes of the families that timm alone does not give; all take name, bands and stages.
 CLASSES: dict[str, type[nn.Module]] = {
+    "beit": PlainTransformer,
+    "deit": ViTPyramid,
     "hrnet": HRNet,
     "inception_v1": GoogLeNet,
     "inception_v2": InceptionV2,
     "inception_v3": UnpaddedInception,
     "inception_v4": UnpaddedInception,
+    "mae": PlainTransformer,
     "mit": MiT,
     "mscan": MSCAN,
     "shufflenet_v1": ShuffleNetV1,
@@ -152,7 +156,7 @@ def create_backbone(
     arguments: dict = {"bands": bands, "stages": check_stages(spelled, stages, len(strides))}
     if drop_path or build in (MiT, MSCAN):
         arguments["drop_path"] = drop_path
-    if build is ViTPyramid:
+    if build in (ViTPyramid, PlainTransformer):
         arguments["pyramid"] = pyramid
     if build is TimmBackbone:
         extra = entry.arguments if entry is not None else {}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nets.backbones.catalogue import can_dilate, create_backbone, find_backbone
 from nets.backbones.configured_mobilenet import ConfiguredMobileNetV3
 from nets.backbones.normed import NormedBackbone
+from nets.backbones.plain_transformer import PlainTransformer
 from nets.backbones.twins import Twins
 from nets.errors import UserError
 from nets.layers.conv import set_norm_eps
@@ -187,6 +188,10 @@ CONFIGURABLE: dict[str, Callable[..., nn.Module]] = {
     "convnext": NormedBackbone,
     "poolformer_": NormedBackbone,
     "twins_": Twins,
+    "vit_": PlainTransformer,
+    "deit_": PlainTransformer,
+    "mae_": PlainTransformer,
+    "beit_": PlainTransformer,
 }
 
 
@@ -251,7 +256,9 @@ def create_pyramid(
     backbone = create_configured_backbone(
         spelled, bands=bands, stages=4, drop_path=drop_path, options=options
     )
-    if len(backbone.channels) < 4 or backbone.strides[0] == backbone.strides[-1]:
+    # MMSegmentation has networks on four maps of one size; imported, they say so in their options.
+    one_size = backbone.strides[0] == backbone.strides[-1] and not options
+    if len(backbone.channels) < 4 or one_size:
         raise UserError(
             f"{user}: backbone {name} has maps of strides {backbone.strides}; four sizes are needed, "
             "as resnet50 or swin_t have"

@@ -9,6 +9,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from nets.backbones.catalogue import find_entry
+from nets.backbones.vit import ViT
 
 # ConvNeXt's authors, who count by stages, count the halvings between two stages to the stem
 # (https://github.com/facebookresearch/ConvNeXt, semantic_segmentation; MMSegmentation does the same).
@@ -30,6 +31,8 @@ def find_layers(backbone: nn.Module, unit: Literal["block", "stage"] = "block") 
     Raises:
         ValueError: the backbone is no network of timm, or was changed inside.
     """
+    if isinstance(backbone, ViT):
+        return backbone.find_layers()
     entry = find_entry(backbone.name)
     if entry is not None and entry.library != "timm":
         raise ValueError(f"backbone {backbone.name} is not timm's and states no layers")

@@ -11,7 +11,7 @@ import huggingface_hub
 import timm
 import torch
 import torchvision
-from timm.layers import resample_abs_pos_embed
+from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from torch import Tensor, nn
 
 from nets.backbones.catalogue import find_entry, is_backbone
@@ -90,6 +90,8 @@ def _place(
             value = _stem(value, stem, stem_init, rgb_bands)
         elif key.endswith("pos_embed") and value.shape != tensor.shape:
             value = _resize_positions(value, tensor)
+        elif key.endswith("relative_position_bias_table") and value.shape != tensor.shape:
+            value = _resize_distances(value, tensor, backbone)
         if value.shape != tensor.shape:
             left_out.append(f"{key}: {tuple(value.shape)} given, {tuple(tensor.shape)} needed")
             continue
@@ -203,6 +205,9 @@ def plain_name(key: str) -> str:
     key = PREFIXES.sub("", key)
     # torchvision's networks stand here in numbered parts, each module under its own name.
     key = re.sub(r"^parts\.\d+\.(?=[a-z])", "", key)
+    # BEiT's names of what stands elsewhere in timm's other transformers, and here.
+    key = re.sub(r"\.gamma_(\d)$", r".ls\1.gamma", key)
+    key = re.sub(r"\.attn\.([qv])_bias$", r".attn.qkv.\1_bias", key)
     # timm's feature networks join the names of nested modules by underscores.
     return key.replace(".", "_")
 
@@ -244,3 +249,11 @@ def _resize_positions(given: Tensor, own: Tensor) -> Tensor:
     class_token, patches = given[:, : given.shape[1] - old**2], given[:, given.shape[1] - old**2 :]
     resized = resample_abs_pos_embed(patches, [new, new], [old, old], num_prefix_tokens=0)
     return torch.cat([class_token[:, :prefix], resized], dim=1) if prefix else resized
+
+
+def _resize_distances(given: Tensor, own: Tensor, backbone: nn.Module) -> Tensor:
+    """Return a BEiT's table of relative positions (L, heads) for another grid, as its authors do it."""
+    grid = getattr(backbone, "grid", None)
+    if grid is None or given.shape[1] != own.shape[1]:
+        return given
+    return resize_rel_pos_bias_table(given, new_window_size=grid, new_bias_shape=tuple(own.shape))

@@ -38,6 +38,9 @@ PAPERS = {
     "mit": "Xie et al., SegFormer, NeurIPS 2021, https://arxiv.org/abs/2105.15203",
     "mscan": "Guo et al., SegNeXt, NeurIPS 2022, https://arxiv.org/abs/2209.08575",
     "vit": "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, https://arxiv.org/abs/2010.11929",
+    "deit": "Touvron et al., Data-efficient Image Transformers, ICML 2021, https://arxiv.org/abs/2012.12877",
+    "mae": "He et al., Masked Autoencoders, CVPR 2022, https://arxiv.org/abs/2111.06377",
+    "beit": "Bao et al., BEiT, ICLR 2022, https://arxiv.org/abs/2106.08254",
     "hrnet": "Wang et al., Deep High-Resolution Representation Learning, TPAMI 2020, "
     "https://arxiv.org/abs/1908.07919",
 }
@@ -198,12 +201,14 @@ def _transformers() -> list[Entry]:
     rows += _timm("twins", twins, strides=FROM_FOUR, drop_path=True)
     rows += _own("mit", [f"mit_b{i}" for i in range(6)], strides=FROM_FOUR, drop_path=True)
     rows += _own("mscan", [f"mscan_{size}" for size in "tsbl"], strides=FROM_FOUR, drop_path=True)
-    rows += _timm(
-        "vit",
-        {f"vit_{size}": f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")},
-        strides=(4, 8, 16, 16),
-        drop_path=True,
-    )
+    plain = {"strides": (4, 8, 16, 16), "drop_path": True}
+    sizes = ("tiny", "small", "base", "large")
+    rows += _timm("vit", {f"vit_{size}": f"vit_{size}_patch16_224" for size in sizes}, **plain)
+    rows += _timm("deit", {f"deit_{size[0]}": f"deit_{size}_patch16_224" for size in sizes[:3]}, **plain)
+    for kind, network in (("mae", "vit_{}_patch16_224.mae"), ("beit", "beit_{}_patch16_224")):
+        for size in ("base", "large"):
+            donor = {"pretrained_name": network.format(size)}
+            rows += _own(kind, [f"{kind}_{size[0]}"], "timm", strides=FROM_FOUR, drop_path=True, **donor)
     small = {"pretrained_name": "hrnet_w18_small_v2"}
     rows += _own("hrnet", ["hrnet_w18s"], "timm", strides=FROM_FOUR, **small)
     widths = (18, 30, 32, 40, 44, 48, 64)
@@ -247,8 +252,20 @@ SHORT_NAMES = {
     "mit": "mit_b0",
     "mscan": "mscan_t",
     "vit": "vit_base",
+    "vit_t": "vit_tiny",
+    "vit_s": "vit_small",
     "vit_b": "vit_base",
     "vit_l": "vit_large",
+    "deit": "deit_s",
+    "deit_tiny": "deit_t",
+    "deit_small": "deit_s",
+    "deit_base": "deit_b",
+    "mae": "mae_b",
+    "mae_base": "mae_b",
+    "mae_large": "mae_l",
+    "beit": "beit_b",
+    "beit_base": "beit_b",
+    "beit_large": "beit_l",
     "hrnet": "hrnet_w18",
     "hrnet_w18_small_v2": "hrnet_w18s",
 }

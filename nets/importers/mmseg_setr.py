@@ -1,15 +1,12 @@
 """OpenMMLab's SETR heads on a vision transformer: family setr."""
 
-from functools import partial
-
-from torch import Tensor
-
 from nets.backbones.vit import VIT_SIZES
 from nets.errors import UserError
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.mmseg_config import aux_sections, last_head, norm_eps, take, type_of
 from nets.importers.mmseg_heads import conv_rules, dropout_rate, single_index, take_head
 from nets.importers.placing import Rules
+from nets.importers.plain_backbones import as_built, vit_options
 
 HEADS = ("SETRUPHead", "SETRMLAHead")
 BACKBONES = ("VisionTransformer",)
@@ -19,23 +16,13 @@ UP = {"norm_layer": LAYER_NORM, "num_convs": 1, "up_scale": 4, "kernel_size": 3}
 
 def translate(model: dict, keys: list[str]) -> tuple:
     """Return family, builder options, rename rules and conversion of a configuration's model."""
-    backbone = translate_backbone(model["backbone"])
-    backbone_options = {key: value for key, value in backbone.options.items() if key != "blocks"}
-    # Early versions built the projection with a bias, whatever the configuration says.
-    backbone_options["patch_bias"] = "backbone.patch_embed.projection.bias" in keys
+    backbone = translate_backbone(as_built(model["backbone"], keys))
+    size = backbone.name.removeprefix("vit_")
+    depth = backbone.options.get("depth") or VIT_SIZES[size].depth
     build = _mla if type_of(last_head(model)) == "SETRMLAHead" else _up
-    options, rules = build(model, backbone.options["blocks"], VIT_SIZES[backbone.name].depth - 1)
-    options |= {"backbone": backbone.name, "backbone_options": backbone_options}
-    convert = partial(_positions, class_token=backbone_options["class_token"])
-    return "setr", options, [*rules, *backbone.rules], convert
-
-
-def _positions(state_dict: dict[str, Tensor], *, class_token: bool) -> dict[str, Tensor]:
-    """Return the weights without the class token where no one sees it."""
-    if class_token:
-        return state_dict
-    kept = {key: value for key, value in state_dict.items() if key != "backbone.cls_token"}
-    return kept | {"backbone.pos_embed": state_dict["backbone.pos_embed"][:, 1:]}
+    options, rules = build(model, backbone.options["blocks"], depth - 1)
+    options |= {"backbone": size, "backbone_options": vit_options(backbone.options)}
+    return "setr", options, [*rules, *backbone.rules], *backbone.converts
 
 
 def _common(head: dict, o: dict) -> dict:

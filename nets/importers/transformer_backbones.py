@@ -1,4 +1,4 @@
-"""OpenMMLab's MiT and ViT in our words, and the table of all backbones of this kind.
+"""OpenMMLab's MiT in our words, and the table of all backbones of this kind.
 
 Each function takes the backbone's section and returns name, options of its class, rename rules, and a
 conversion of the state dict or None; they are used through `mmseg_backbones`.
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from nets.backbones.mit import HEADS as MIT_HEADS
 from nets.backbones.mit import MIT_SIZES, MLP_RATIO, REDUCTIONS
-from nets.backbones.vit import VIT_SIZES
 from nets.importers.mmseg_config import layer_norm_eps, look_up, need, take
 from nets.importers.placing import Rules
+from nets.importers.plain_backbones import beit, mae, vit
 from nets.importers.pyramid_backbones import Translated, convnext, mscan, poolformer, swin
 from nets.importers.twins_backbone import twins
 
@@ -69,53 +69,11 @@ def _mit_matrices(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def vit(backbone: dict) -> Translated:
-    """VisionTransformer; `blocks` among the options are those whose maps it gives."""
-    o = take(
-        backbone,
-        {
-            "img_size": 224, "patch_size": 16, "embed_dims": 768, "num_layers": 12, "num_heads": 12,
-            "mlp_ratio": 4, "out_indices": -1, "qkv_bias": True, "drop_rate": 0.0, "attn_drop_rate": 0.0,
-            "drop_path_rate": 0.0, "with_cls_token": True, "output_cls_token": False, "patch_norm": False,
-            "pre_norm": False, "final_norm": False, "interpolate_mode": "bicubic", "num_fcs": 2,
-            "act_cfg": {"type": "GELU"}, "patch_pad": "corner", "patch_bias": False, "frozen_exclude": None,
-        },
-    )  # fmt: skip
-    need(
-        backbone, o, mlp_ratio=4, qkv_bias=True, output_cls_token=False, patch_norm=False, pre_norm=False,
-        final_norm=False, num_fcs=2, act_cfg={"type": "GELU"}, patch_pad="corner",
-    )  # fmt: skip
-    sizes = {(size.width, size.depth, size.heads): name for name, size in VIT_SIZES.items()}
-    name = look_up(backbone, sizes, (o["embed_dims"], o["num_layers"], o["num_heads"]))
-    indices = o["out_indices"] if isinstance(o["out_indices"], (list, tuple)) else [o["out_indices"]]
-    image = o["img_size"] if isinstance(o["img_size"], (list, tuple)) else [o["img_size"]]
-    options = {
-        "blocks": tuple(i % o["num_layers"] for i in indices),
-        "image_size": (image[0], image[-1]),
-        "patch": o["patch_size"],
-        "class_token": o["with_cls_token"],
-        "position_interpolation": o["interpolate_mode"],
-        "drop_path": float(o["drop_path_rate"]),
-        "dropout": float(o["drop_rate"]),
-        "attention_dropout": float(o["attn_drop_rate"]),
-        "norm_eps": layer_norm_eps(backbone, 1e-5),
-    }
-    block, ours = r"backbone\.layers\.(\d+)", r"backbone.body.blocks.\1"
-    rules: Rules = [
-        (r"backbone\.patch_embed\.projection\.", "backbone.body.patch_embed.proj."),
-        (rf"{block}\.ln(\d)\.", rf"{ours}.norm\2."),
-        (rf"{block}\.attn\.attn\.in_proj_", rf"{ours}.attn.qkv."),
-        (rf"{block}\.attn\.attn\.out_proj\.", rf"{ours}.attn.proj."),
-        (rf"{block}\.ffn\.layers\.0\.0\.", rf"{ours}.mlp.fc1."),
-        (rf"{block}\.ffn\.layers\.1\.", rf"{ours}.mlp.fc2."),
-        (r"backbone\.(cls_token|pos_embed)", r"backbone.body.\1"),
-    ]
-    return name, options, rules, None
-
-
 TRANSFORMERS: dict[str, Callable[[dict], Translated]] = {
     "MixVisionTransformer": mit,
     "VisionTransformer": vit,
+    "BEiT": beit,
+    "MAE": mae,
     "SwinTransformer": swin,
     "ConvNeXt": convnext,
     "PoolFormer": poolformer,

@@ -24,15 +24,15 @@ from nets.layers.resize import resize
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationNetwork
 
-# Blocks (from 0) of mla's four maps or of the auxiliary heads: Z6, Z12, ... of the paper's section 4.1; for
-# the base size those of the authors' configurations.
+# Blocks (from 0) of mla's four maps or of the auxiliary heads, by the number of blocks: Z6, Z12, ... of the
+# paper's section 4.1; for 12 blocks those of the authors' configurations.
 LAYERS = {
-    ("large", "naive"): (9, 14, 19),
-    ("large", "pup"): (9, 14, 19, 23),
-    ("large", "mla"): (5, 11, 17, 23),
-    ("base", "naive"): (2, 5, 8),
-    ("base", "pup"): (4, 7, 9, 11),
-    ("base", "mla"): (2, 5, 8, 11),
+    (24, "naive"): (9, 14, 19),
+    (24, "pup"): (9, 14, 19, 23),
+    (24, "mla"): (5, 11, 17, 23),
+    (12, "naive"): (2, 5, 8),
+    (12, "pup"): (4, 7, 9, 11),
+    (12, "mla"): (2, 5, 8, 11),
 }
 # Convolutions, their kernel, enlargement after each (section 3.2: naive classifies first and enlarges then).
 UP = {"naive": (1, 1, 1), "pup": (4, 3, 2)}
@@ -193,7 +193,7 @@ def setr(
     *,
     bands: int,
     num_classes: int,
-    backbone: Literal["base", "large"] = "large",
+    backbone: Literal["tiny", "small", "base", "large"] = "large",
     decoder: Literal["naive", "pup", "mla"] = "pup",
     channels: int | None = None,
     aggregation_channels: int = 256,
@@ -212,7 +212,7 @@ def setr(
     align_corners: bool = False,
     backbone_options: dict | None = None,
 ) -> SETR:
-    """SETR on ViT base or large.
+    """SETR on a ViT; the paper has base and large.
 
     Args:
         bands: bands of an image.
@@ -236,8 +236,9 @@ def setr(
         align_corners: how maps and logits are enlarged.
         backbone_options: further arguments of the backbone's class.
     """
-    chosen = LAYERS[backbone, decoder] if layers is None else tuple(layers)
-    last = VIT_SIZES[backbone].depth - 1
+    depth = (backbone_options or {}).get("depth") or VIT_SIZES[backbone].depth
+    chosen = LAYERS.get((depth, decoder), ()) if layers is None else tuple(layers)
+    last = depth - 1
     # naive and pup read the last block, their auxiliary heads the chosen ones.
     blocks = chosen if decoder == "mla" else (*(chosen if aux else ()), last)
     if any(not 0 <= block <= last for block in blocks):

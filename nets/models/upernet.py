@@ -2,11 +2,13 @@
 
 Paper: Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018,
 https://arxiv.org/abs/1807.10221, section 3.1; on Swin: Liu et al., ICCV 2021,
-https://arxiv.org/abs/2103.14030; on ConvNeXt: Liu et al., CVPR 2022, https://arxiv.org/abs/2201.03545
+https://arxiv.org/abs/2103.14030; on ConvNeXt: Liu et al., CVPR 2022, https://arxiv.org/abs/2201.03545; on
+BEiT: Bao et al., ICLR 2022, https://arxiv.org/abs/2106.08254; on MAE: He et al., CVPR 2022,
+https://arxiv.org/abs/2111.06377
 
 Deviations: only the head for one kind of label, as in every later work; the ResNet is timm's
 (MMSegmentation's has a deep stem: `backbone_options`). Swin, ConvNeXt and Twins-SVT have a layer norm on each
-map, as their authors' UPerNets.
+map, as their authors' UPerNets. The paper recipes of BEiT and MAE have a decoder as wide as the transformer.
 """
 
 from collections.abc import Sequence
@@ -31,6 +33,9 @@ DROP_PATH = {
     "twins_pcpvt_large": 0.3,
     "twins_svt_large": 0.3,
     "twins_": 0.2,
+    "mae_": 0.1,
+    "beit_l": 0.2,
+    "beit_": 0.1,
 }
 
 
@@ -100,12 +105,12 @@ def upernet(
     Args:
         bands: bands of an image.
         num_classes: number of classes.
-        backbone: swin_t/s/b/l, convnext_t/s/b/l/xl, twins_pcpvt_s/b/l, twins_svt_s/b/l, a ResNet,
-            any catalogue backbone.
+        backbone: swin_t/s/b/l, convnext_t/s/b/l/xl, twins_pcpvt_s/b/l, twins_svt_s/b/l, vit_t/s/b/l,
+            deit_t/s/b, mae_b/l, beit_b/l, a ResNet, any catalogue backbone.
         channels: width of the decoder.
         pool_scales: grids of the pooling pyramid, cells per side.
         drop_path: rate of stochastic depth; None is 0.3 on Swin, 0.4 on ConvNeXt, 0.2 or 0.3 on Twins,
-            0 elsewhere.
+            0.1 on MAE and BEiT (large 0.2), 0 elsewhere.
         dropout: rate of the channel dropout before the classifier.
         align_corners: how maps and logits are enlarged.
         norm_eps: epsilon of the decoder's batch norms.
@@ -153,6 +158,9 @@ VIT = {
     "no_decay": ("norm", "pos_embed", "cls_token"),
     "model_options": {"drop_path": 0.0},
 }
+# MMSegmentation configs/mae and beit: ADE20K, batch 16, rates that fall from block to block.
+MAE = {**ADAMW, "lr": 1e-4, "weight_decay": 0.05, "no_decay": ("vector",), "layer_decay": 0.65}
+BEIT = {**MAE, "lr": 3e-5, "layer_decay": 0.9}
 RECIPE = {
     "plain": {"optimizer": "adam", "lr": 3e-4, "warmup_fraction": 0.05},
     # MMSegmentation configs/upernet: ADE20K, ResNet, total batch 16.
@@ -170,6 +178,13 @@ RECIPE = {
         ({"backbone": "twins_pcpvt_small"}, {"batch_size": 32}),
         ({"backbone": "vit_"}, VIT),
         ({"backbone": "deit_"}, VIT),
+        ({"backbone": "mae_"}, {**MAE, "model_options": {"channels": 768}}),
+        ({"backbone": "mae_l"}, {"model_options": {"channels": 1024}}),
+        ({"backbone": "beit_"}, {**BEIT, "model_options": {"channels": 768}}),
+        (
+            {"backbone": "beit_l"},
+            {"lr": 2e-5, "layer_decay": 0.95, "warmup_iters": 3000, "model_options": {"channels": 1024}},
+        ),
         (
             {"backbone": "convnext"},
             {
