@@ -46,7 +46,7 @@ SMALLEST = {
         family: ["--BACKBONE_TYPE", "resnet18"]
         for family in (
             "ann", "apcnet", "ccnet", "danet", "deeplab", "dmnet", "dnlnet", "emanet", "encnet", "fastfcn",
-            "fcn", "gcnet", "icnet", "isanet", "mask2former", "maskformer", "nonlocal_net", "psanet",
+            "fcn", "gcnet", "icnet", "isanet", "knet", "mask2former", "maskformer", "nonlocal_net", "psanet",
             "pspnet", "refinenet", "unet", "upernet",
         )
     },

@@ -42,6 +42,7 @@ SMALLEST = {
     "fcn": {"backbone": "resnet18"},
     "hrnet": {"backbone": "w18s"},
     "icnet": {"backbone": "resnet18", "aux": True},
+    "knet": {"backbone": "resnet18", "channels": 32, "kernel_channels": 16, "feedforward": 32, "aux": True},
     "lraspp": {"backbone": "mobilenet_v3_small"},
     "mask2former": {
         "backbone": "resnet18",

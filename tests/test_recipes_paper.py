@@ -34,6 +34,10 @@ SETR = {**CNN, "lr": 1e-3, "decay": 0.0, "head": 10, "dropout": 0.0}
 # The warm-up begins at a tenth, not at a millionth.
 REAL_TIME = {**CNN, "warmup": 1000, "start": 0.1, "aux": [1.0] * 2}
 FCN_8S = {**CNN, "batch": 20, "lr": 1e-4, "power": 0.0, "floor": 0.0, "aux": [], "dropout": None}
+KNET = {
+    **CNN, "optimizer": "AdamW", "lr": 1e-4, "clip": 1, "power": "step 0.1 late", "warmup": 1000,
+    "start": 1e-3,
+}  # fmt: skip
 MASK = {
     **CNN, "optimizer": "AdamW", "lr": 1e-4, "decay": 0.05, "floor": 0.0, "backbone": 0.1, "clip": 0.01,
     "loss": "mask", "aux": [], "dropout": None,
@@ -119,6 +123,10 @@ TABLE = {
         )
     },
     "danet --BACKBONE_TYPE resnet18": {**CNN, "aux": [1.0, 1.0, 0.4]},
+    "knet --BACKBONE_TYPE resnet50": KNET,
+    "knet --BACKBONE_TYPE swin_l --MODEL_OPTIONS decoder=upernet": {
+        **KNET, "lr": 6e-5, "drop_path": 0.4, "no_decay": "norms|relative_position_bias_table",
+    },
     "mask2former --BACKBONE_TYPE resnet50": {**MASK, "frozen_norm": True},
     "mask2former --BACKBONE_TYPE swin_t": {**MASK, "drop_path": 0.3},
     "maskformer --BACKBONE_TYPE resnet50": {**MASK, "decay": 1e-4, "loss": "mask_focal", "no_decay": ""},
@@ -229,6 +237,11 @@ def test_schedule(row):
     for curve, base in zip(run.scheduler.lr_lambdas, run.scheduler.base_lrs, strict=True):
         if wanted["power"] == "step 0.1":  # after each third of the run
             assert [curve(0), curve(TOTAL // 2), curve(TOTAL)] == pytest.approx([1, 0.1, 0.01])
+            continue
+        if wanted["power"] == "step 0.1 late":  # at three quarters and nine tenths
+            assert curve(warm // 2) == pytest.approx((1 + wanted["start"]) / 2)
+            places = [warm, 3 * TOTAL // 4 - 1, 3 * TOTAL // 4, 9 * TOTAL // 10 - 1, 9 * TOTAL // 10]
+            assert [curve(place) for place in places] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
             continue
         half, end = (
             wanted["floor"] + (base - wanted["floor"]) * left ** wanted["power"] for left in (0.5, 0.0)

@@ -205,6 +205,7 @@ def _translator(model: dict) -> Callable:
 
 
 def _num_classes(head: dict) -> int:
+    head = head.get("kernel_generate_head", head)  # K-Net's is around another one
     number, outputs = head.get("num_classes"), head.get("out_channels")
     if not isinstance(number, int) or (outputs not in (None, number) and type_of(head) not in _MASK_HEADS):
         raise UserError(

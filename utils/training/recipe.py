@@ -29,6 +29,7 @@ DEFAULTS = {
     "head_lr_factor": 1.0,
     "no_decay": (),
     "step_ratio": 0.1,
+    "step_at": (),
     "backbone_lr_factor": 1.0,
     "layer_decay": 1.0,
     "layer_unit": "block",
@@ -38,6 +39,7 @@ DEFAULTS = {
 }
 # Said only where a recipe or a flag uses them.
 RARE = (
+    "step_at",
     "label_smoothing",
     "extra_losses",
     "backbone_lr_factor",
@@ -85,6 +87,7 @@ class Settings:
         warmup_iters: iterations of linear warm-up.
         warmup_factor: first factor of the warm-up.
         step_ratio: factor per step of "step" and "exp".
+        step_at: shares of the run at which "step" decays; empty is the scheduler's own period.
         loss: main loss, as `utils.loss_terms` reads it.
         label_smoothing: share of the truth that is spread over all classes; None is what the loss says.
         aux_weight: weight of auxiliary outputs, or one for each in their order.
@@ -110,6 +113,7 @@ class Settings:
     warmup_iters: int
     warmup_factor: float
     step_ratio: float
+    step_at: tuple[float, ...]
     loss: str
     label_smoothing: float | None
     aux_weight: float | tuple[float, ...]
@@ -171,7 +175,9 @@ def resolve(
     chosen, reasons = {}, {}
     for name in (field.name for field in fields(Settings)):
         flag = getattr(options, FLAGS.get(name, ""), None)
-        if flag is not None:
+        if name == "step_at" and (options.LR_STEP is not None or chosen["scheduler"] != "step"):
+            chosen[name], reasons[name] = (), "default"
+        elif flag is not None:
             chosen[name], reasons[name] = flag, f"--{FLAGS[name]}"
         elif name in ("lr", "weight_decay", "momentum"):
             chosen[name], reasons[name] = _rate(name, chosen["optimizer"], options, recipe)

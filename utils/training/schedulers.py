@@ -31,12 +31,19 @@ def lr_factor(iteration: int, settings: Settings, total: int, step: int, lr: flo
     curves = {
         "poly": lambda: floor + (1 - floor) * (1 - progress) ** settings.poly_power,
         "cos": lambda: floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2,
-        "step": lambda: max(settings.step_ratio ** (iteration // step), floor),
+        "step": lambda: max(settings.step_ratio ** _steps(iteration, settings, total, step), floor),
         "exp": lambda: max(settings.step_ratio ** (iteration / step), floor),
         "onecycle": lambda: _one_cycle(progress, floor),
         "constant": lambda: 1.0,
     }
     return curves[settings.scheduler]()
+
+
+def _steps(iteration: int, settings: Settings, total: int, step: int) -> int:
+    """Return how often the curve "step" has decayed."""
+    if not settings.step_at:
+        return iteration // step
+    return sum(iteration >= round(share * total) for share in settings.step_at)
 
 
 def _one_cycle(progress: float, floor: float) -> float:
