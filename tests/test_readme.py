@@ -36,3 +36,10 @@ def test_both_languages_have_the_same_commands():
         for readme in READMES
     ]
     assert commands[0] == commands[1]
+
+
+def test_every_idea_is_there_in_chinese():
+    from nets.registry import list_models
+    from tools.ideas_zh import IDEAS
+
+    assert set(list_models()) <= set(IDEAS)

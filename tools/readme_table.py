@@ -12,12 +12,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the program is run by its path
 
 from nets.registry import describe_option, get_builder, list_models, list_options  # noqa: E402
+from tools.ideas_zh import IDEAS  # noqa: E402
 
 START, END = "<!-- networks: made by tools/readme_table.py -->", "<!-- networks: end -->"
 HEADS = {
     "README.md": "| `--MODEL_TYPE` | idea | `--BACKBONE_TYPE` | `--MODEL_OPTIONS` | paper |",
     "README.zh-CN.md": "| `--MODEL_TYPE` | 思路 | `--BACKBONE_TYPE` | `--MODEL_OPTIONS` | 论文 |",
 }
+TRANSLATED = {"README.zh-CN.md": IDEAS}
 ANY = {"README.md": "any backbone, default", "README.zh-CN.md": "任意骨干网络 / 默认"}
 
 
@@ -28,6 +30,7 @@ def rows(readme: str) -> list[str]:
         builder = get_builder(family)
         doc = inspect.getmodule(builder).__doc__
         idea = doc.splitlines()[0].split(": ", 1)[-1].rstrip(".")
+        idea = TRANSLATED.get(readme, {}).get(family, idea)
         label, link = paper(doc)
         backbone = inspect.signature(builder).parameters["backbone"]
         allowed = describe_option(backbone)
