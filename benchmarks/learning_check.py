@@ -48,6 +48,7 @@ SMALLEST = {
             "ann", "apcnet", "ccnet", "danet", "deeplab", "dmnet", "dnlnet", "emanet", "encnet", "fastfcn",
             "fcn", "gcnet", "icnet", "isanet", "knet", "mask2former", "maskformer", "nonlocal_net", "psanet",
             "pspnet", "refinenet", "unet", "upernet",
+            "manet", "pan",
         )
     },
     "hrnet": ["--BACKBONE_TYPE", "w18s"],

@@ -30,7 +30,10 @@ SMALLER = {
 SMALLEST = {entry.family: entry.name for entry in reversed(ENTRIES.values())} | SMALLER
 # Families that take any backbone, with widths that keep the test quick.
 NARROW = {
+    "linknet": {},
+    "manet": {"decoder_channels": (16, 8)},
     "unet": {"decoder_channels": (16, 8)},
+    "unet_plusplus": {"decoder_channels": (16, 8)},
     "mask2former": {"channels": 32, "queries": 4, "pixel_layers": 1, "decoder_layers": 3, "feedforward": 8},
     "sem_fpn": {"channels": 32, "pyramid_channels": 16},
     "ocrnet": {"channels": 16, "key_channels": 8, "coarse_channels": 16},

@@ -43,7 +43,9 @@ SMALLEST = {
     "hrnet": {"backbone": "w18s"},
     "icnet": {"backbone": "resnet18", "aux": True},
     "knet": {"backbone": "resnet18", "channels": 32, "kernel_channels": 16, "feedforward": 32, "aux": True},
+    "linknet": {},
     "lraspp": {"backbone": "mobilenet_v3_small"},
+    "manet": {"backbone": "resnet18"},
     "mask2former": {
         "backbone": "resnet18",
         "queries": 25,
@@ -65,6 +67,7 @@ SMALLEST = {
         "feedforward": 64,
     },
     "ocrnet": {"backbone": "w18s"},
+    "pan": {"backbone": "resnet18", "channels": 32},
     "pidnet": {"backbone": "s", "aux": True},
     "pspnet": {"backbone": "resnet18"},
     "refinenet": {"backbone": "resnet18", "channels": (64,)},
@@ -76,6 +79,7 @@ SMALLEST = {
     "setr": {"backbone": "base", "decoder": "naive"},
     "stdc": {"backbone": "stdc1", "aux": True},
     "unet": {"backbone": "resnet18"},
+    "unet_plusplus": {"backbone": "resnet18", "decoder_channels": (32, 16, 8), "aux": True},
     "upernet": {"backbone": "resnet18"},
 }
 # Parameters without a gradient: (family, part of the name) -> reason.

@@ -106,6 +106,21 @@ TABLE = {
     "sem_fpn --BACKBONE_TYPE twins_pcpvt_s": {
         **CNN, "optimizer": "AdamW", "batch": 32, "lr": 1e-4, "decay": 1e-4, "aux": [], "drop_path": 0.2,
     },
+    "linknet": {
+        **CNN, "optimizer": "RMSprop", "batch": 10, "lr": 5e-4, "decay": 2e-4, "momentum": 0.0, "power": 0.0,
+        "floor": 0.0, "aux": [], "dropout": 0.0,
+    },
+    "manet": {
+        **CNN, "optimizer": "Adam", "lr": 1e-3, "decay": 0.0, "floor": 0.0, "loss": "ce+dice", "aux": [],
+        "dropout": 0.0,
+    },
+    "pan --BACKBONE_TYPE resnet18": {
+        **CNN, "lr": 4e-3, "decay": 1e-4, "floor": 0.0, "aux": [], "dropout": 0.0,
+    },
+    "unet_plusplus": {
+        **CNN, "optimizer": "Adam", "lr": 3e-4, "decay": 0.0, "power": 0.0, "floor": 0.0,
+        "loss": "ce:0.5+dice", "aux": [1.0] * 3, "dropout": 0.0,
+    },
     "segformer --BACKBONE_TYPE b0": SEGFORMER,
     "segformer --BACKBONE_TYPE b5": SEGFORMER,
     "segnext --BACKBONE_TYPE t": SEGFORMER,
@@ -189,7 +204,7 @@ def test_optimizer(row):
     run, wanted = row
     assert type(run.optimizer).__name__ == wanted["optimizer"]
     for group in run.optimizer.param_groups:
-        momentum = group["momentum"] if wanted["optimizer"] == "SGD" else group["betas"][0]
+        momentum = group["betas"][0] if "betas" in group else group["momentum"]
         assert momentum == wanted["momentum"]
     assert run.settings.lr == pytest.approx(wanted["lr"]) and run.settings.clip_grad == wanted["clip"]
 

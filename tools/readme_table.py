@@ -46,7 +46,7 @@ def paper(doc: str) -> tuple[str, str]:
     preprint = re.search(r"https://arxiv\.org/abs/([\d.]+\d)", doc)
     if preprint:
         return preprint.group(1), preprint.group(0)
-    return re.search(r"[A-Z]{4} \d{4}", doc).group(0), re.search(r"https://\S+", doc).group(0)
+    return re.search(r"([A-Z]{4}|IEEE Access) \d{4}", doc).group(0), re.search(r"https://\S+", doc).group(0)
 
 
 def _option(parameter: inspect.Parameter) -> str:

@@ -124,6 +124,7 @@ def create_backbone(
     output_stride: int | None = None,
     drop_path: float = 0.0,
     pyramid: bool = True,
+    maps: tuple[int, ...] | None = None,
 ) -> nn.Module:
     """Build the last `stages` stages of a backbone with random weights.
 
@@ -135,6 +136,7 @@ def create_backbone(
             own.
         drop_path: rate of stochastic depth.
         pyramid: plain transformers, whose maps all have one stride, get a simple feature pyramid.
+        maps: numbers of the maps, from the finest, instead of the last `stages`; deeper stages are not built.
 
     Returns:
         A module with `channels` and `strides` that maps (B, C, H, W) to a list of maps, finest first.
@@ -153,6 +155,8 @@ def create_backbone(
             f"backbone {name} has maps of strides {', '.join(map(str, strides))} and cannot be dilated to "
             f"output stride {output_stride}; leave output_stride out or take one that can, as resnet50"
         )
+    if maps is not None and build is not TimmBackbone:
+        raise UserError(f"backbone {name} is not timm's; maps={maps} cannot be chosen, leave it out")
     arguments: dict = {"bands": bands, "stages": check_stages(spelled, stages, len(strides))}
     if drop_path or build in (MiT, MSCAN):
         arguments["drop_path"] = drop_path
@@ -161,6 +165,8 @@ def create_backbone(
     if build is TimmBackbone:
         extra = entry.arguments if entry is not None else {}
         arguments |= {"output_stride": output_stride, "divisor": divisor, "arguments": extra}
+        if maps is not None:
+            arguments |= {"stages": None, "arguments": {**extra, "out_indices": tuple(maps)}}
     backbone = build(entry.network if entry is not None else spelled, **arguments)
     backbone.name = spelled
     return backbone

@@ -11,6 +11,7 @@ import timm
 from torch import Tensor, nn
 
 from nets.backbones.catalogue import can_dilate, create_backbone, find_backbone
+from nets.backbones.configured_efficientnet import ConfiguredEfficientNet
 from nets.backbones.configured_mobilenet import ConfiguredMobileNetV3
 from nets.backbones.normed import NormedBackbone
 from nets.backbones.plain_transformer import PlainTransformer
@@ -184,6 +185,8 @@ CONFIGURABLE: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": ConfiguredMobileNetV2,
     "mobilenetv3": ConfiguredMobileNetV3,
     "tf_mobilenetv3": ConfiguredMobileNetV3,
+    "efficientnet_": ConfiguredEfficientNet,
+    "tf_efficientnet": ConfiguredEfficientNet,
     "swin_": NormedBackbone,
     "convnext": NormedBackbone,
     "poolformer_": NormedBackbone,
@@ -206,6 +209,8 @@ def create_configured_backbone(
 ) -> nn.Module:
     """Build a backbone as `create_backbone` does, or from `options` alone where they are given.
 
+    {"maps": (0, 1, 2)} are the numbers of the maps that any timm network gives.
+
     Raises:
         UserError: options for a backbone that has none, or that it does not have.
     """
@@ -213,6 +218,8 @@ def create_configured_backbone(
         return create_backbone(
             name, bands=bands, stages=stages, output_stride=output_stride, drop_path=drop_path
         )
+    if options.keys() <= {"maps", "output_stride"} and "maps" in options:
+        return create_backbone(name, bands=bands, drop_path=drop_path, **options)
     spelled = find_backbone(name)
     for beginning, build in CONFIGURABLE.items():
         if spelled.startswith(beginning):

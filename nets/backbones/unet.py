@@ -48,7 +48,57 @@ class Up(nn.Module):
         return self.project(resize(x, size, align_corners=self.align_corners))
 
 
-class UNetBackbone(nn.Module):
+class UNetEncoder(nn.Module):
+    """The contracting arm of the original U-Net, convolutions padded.
+
+    Args:
+        bands: bands of an image.
+        base_channels: width at the finest resolution, doubled at each of the others.
+        convs: 3x3 convolutions per stage, finest first.
+        strides: of the first convolution of each stage.
+        downsamples: whether 2x2 max pooling stands before each stage but the first; not with a stride.
+        dilations: of all but the first convolution of a stage.
+        norm: batch norm behind each convolution; the paper has none.
+
+    Attributes:
+        channels, strides: per feature map, finest first.
+    """
+
+    def __init__(
+        self,
+        *,
+        bands: int,
+        base_channels: int = 64,
+        convs: Sequence[int] = (2, 2, 2, 2, 2),
+        strides: Sequence[int] = (1, 1, 1, 1, 1),
+        downsamples: Sequence[bool] = (True, True, True, True),
+        dilations: Sequence[int] = (1, 1, 1, 1, 1),
+        norm: bool = False,
+    ):
+        super().__init__()
+        self.name = "unet"
+        widths = [base_channels * 2**i for i in range(len(convs))]
+        self.pooled = [False] + [
+            bool(down) and stride == 1 for down, stride in zip(downsamples, strides[1:], strict=True)
+        ]
+        self.channels, self.strides = widths, []
+        self.encoder = nn.ModuleList()
+        for i, width in enumerate(widths):
+            before = widths[i - 1] if i else bands
+            self.encoder.append(_convolutions(before, width, convs[i], strides[i], dilations[i], norm))
+            self.strides.append((self.strides[-1] if i else 1) * (2 if self.pooled[i] else strides[i]))
+        init_weights(self)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (B, C, H, W) to maps (B, D * 2^i, H / 2^i, W / 2^i), finest first."""
+        maps = []
+        for pooled, stage in zip(self.pooled, self.encoder, strict=True):
+            x = stage(F.max_pool2d(x, 2) if pooled else x)
+            maps.append(x)
+        return maps
+
+
+class UNetBackbone(UNetEncoder):
     """Encoder and decoder of the original U-Net, convolutions padded.
 
     Args:
@@ -84,36 +134,29 @@ class UNetBackbone(nn.Module):
         align_corners: bool = False,
         norm_eps: float = 1e-5,
     ):
-        super().__init__()
-        self.name = "unet"
-        widths = [base_channels * 2**i for i in range(len(encoder_convs))]
-        self.pooled = [False] + [
-            bool(down) and stride == 1 for down, stride in zip(downsamples, strides[1:], strict=True)
-        ]
-        self.channels, self.strides = widths, []
-        self.encoder, self.decoder, self.ups = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for i, width in enumerate(widths):
-            before = widths[i - 1] if i else bands
-            self.encoder.append(
-                _convolutions(before, width, encoder_convs[i], strides[i], encoder_dilations[i], norm)
+        super().__init__(
+            bands=bands,
+            base_channels=base_channels,
+            convs=encoder_convs,
+            strides=strides,
+            downsamples=downsamples,
+            dilations=encoder_dilations,
+            norm=norm,
+        )
+        self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
+        for i in range(len(self.channels) - 1):
+            finer, width = self.channels[i : i + 2]
+            kind = up if self.pooled[i + 1] or strides[i + 1] > 1 or downsamples[i] else "none"
+            self.ups.append(Up(width, finer, kind, norm=norm, align_corners=align_corners))
+            self.decoder.append(
+                _convolutions(2 * finer, finer, decoder_convs[i], 1, decoder_dilations[i], norm)
             )
-            halved = self.pooled[i] or strides[i] > 1
-            self.strides.append((self.strides[-1] if i else 1) * (2 if self.pooled[i] else strides[i]))
-            if i:
-                kind = up if halved or downsamples[i - 1] else "none"
-                self.ups.append(Up(width, before, kind, norm=norm, align_corners=align_corners))
-                self.decoder.append(
-                    _convolutions(2 * before, before, decoder_convs[i - 1], 1, decoder_dilations[i - 1], norm)
-                )
         init_weights(self)
         set_norm_eps(self, norm_eps)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (B, C, H, W) to maps (B, D * 2^i, H / 2^i, W / 2^i), finest first."""
-        skips = []
-        for pooled, stage in zip(self.pooled, self.encoder, strict=True):
-            x = stage(F.max_pool2d(x, 2) if pooled else x)
-            skips.append(x)
+        skips = super().forward(x)
         maps = [skips.pop()]
         for up, stage in zip(reversed(self.ups), reversed(self.decoder), strict=True):
             skip = skips.pop()

@@ -6,6 +6,7 @@ figure 3
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from nets.layers.conv import ConvGroupNorm, ConvNormAct, set_norm_eps
@@ -52,13 +53,14 @@ class Enlargement(nn.Sequential):
 
 
 class LevelSum(nn.Module):
-    """Levels enlarged to the finest and added (paper, figure 3).
+    """Levels enlarged to the finest and added (paper, figure 3), or joined.
 
     Args:
         in_channels: channels of the levels, finest first.
         strides: of the levels; one at twice the finest's stride is enlarged once.
-        channels: width of the result.
+        channels: width of each level's result.
         norm: "group" or "batch".
+        merge: whether the results are added ("add") or concatenated, deepest first ("cat").
         align_corners: how the levels are enlarged.
         norm_eps: epsilon of the norms.
     """
@@ -70,6 +72,7 @@ class LevelSum(nn.Module):
         *,
         channels: int,
         norm: str,
+        merge: str = "add",
         align_corners: bool,
         norm_eps: float,
     ):
@@ -84,10 +87,14 @@ class LevelSum(nn.Module):
             )
             for width, stride in zip(in_channels, strides, strict=True)
         )
-        self.align_corners, self.out_channels = align_corners, channels
+        self.align_corners, self.merge = align_corners, merge
+        self.out_channels = channels * (len(strides) if merge == "cat" else 1)
         set_norm_eps(self, norm_eps)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the (B, C_i, h_i, w_i) to (B, D, h_0, w_0)."""
         maps = [level(x) for level, x in zip(self.levels, features, strict=True)]
+        if self.merge == "cat":
+            size = maps[0].shape[-2:]
+            return torch.cat([resize(x, size, align_corners=self.align_corners) for x in maps[::-1]], dim=1)
         return add_all(maps, align_corners=self.align_corners)

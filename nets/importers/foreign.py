@@ -115,7 +115,7 @@ def _reader(content: dict) -> Callable[[dict], Foreign] | None:
     if is_torchvision(state):
         return lambda content: Foreign("torchvision", *read_torchvision(weights_in(content)))
     if is_smp(state):
-        return lambda content: Foreign("segmentation_models.pytorch", *read_smp(weights_in(content)))
+        return _smp
     if describe_tensors(state) is not None:
         return _told_by_tensors
     return None
@@ -135,6 +135,12 @@ def _hugging_face(content: dict) -> Foreign:
     config = content["config"]
     facts = read_facts(config, content.get("preprocessor", {}))
     return Foreign("Hugging Face", *read_huggingface(config, content["state_dict"]), facts)
+
+
+def _smp(content: dict) -> Foreign:
+    config = content.get("config")  # of a folder
+    config = config if isinstance(config, dict) else {}
+    return Foreign("segmentation_models.pytorch", *read_smp(weights_in(content), config=config))
 
 
 def _what_it_is(state: dict[str, Tensor]) -> str:

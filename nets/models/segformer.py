@@ -64,6 +64,7 @@ def segformer(
     drop_path: float = 0.1,
     dropout: float = 0.1,
     align_corners: bool = False,
+    inner_align_corners: bool | None = None,
     norm_eps: float = 1e-5,
     backbone_dropout: float = 0.0,
     attention_dropout: float = 0.0,
@@ -81,6 +82,7 @@ def segformer(
         drop_path: rate of stochastic depth at the last block.
         dropout: rate of the channel dropout before the classifier.
         align_corners: how maps and logits are enlarged.
+        inner_align_corners: how maps are, where that is not as the logits.
         norm_eps: epsilon of the decoder's batch norms.
         backbone_dropout: rate of dropout in the encoder.
         attention_dropout: rate of dropout on its attention's weights.
@@ -98,7 +100,8 @@ def segformer(
         block_eps=block_eps,
     )
     width = decoder_channels or (DECODER_CHANNELS[backbone] if decoder == "mlp" else 256)
-    head = MLPDecoder(encoder.channels, width, norm=decoder == "conv", align_corners=align_corners)
+    inner = align_corners if inner_align_corners is None else inner_align_corners
+    head = MLPDecoder(encoder.channels, width, norm=decoder == "conv", align_corners=inner)
     set_norm_eps(head, norm_eps)
     return SegmentationModel(
         encoder, head, bands=bands, num_classes=num_classes, dropout=dropout, align_corners=align_corners

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nets.backbones.configured import create_pyramid
 from nets.decoders.fcn import create_aux_heads
+from nets.decoders.joining import Interpolation
 from nets.decoders.semantic_fpn import LevelSum
 from nets.errors import UserError
 from nets.layers.conv import ConvNormAct, set_norm_eps
@@ -38,22 +39,34 @@ class FeaturePyramid(nn.Module):
         in_channels: channels of the maps, finest first.
         channels: common width.
         norm: batch norm behind each convolution.
+        smooth: whether there are the 3x3 convolutions.
+        enlarge: how a coarser level is enlarged.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, *, norm: bool = False):
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        *,
+        norm: bool = False,
+        smooth: bool = True,
+        enlarge: Interpolation = "nearest",
+    ):
         super().__init__()
         self.laterals = nn.ModuleList(
             ConvNormAct(width, channels, 1, norm=norm, act=False) for width in in_channels
         )
         self.smooth = nn.ModuleList(
-            ConvNormAct(channels, channels, 3, norm=norm, act=False) for _ in in_channels
+            ConvNormAct(channels, channels, 3, norm=norm, act=False) if smooth else nn.Identity()
+            for _ in in_channels
         )
+        self.mode = enlarge
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Map the (B, C_i, h_i, w_i) to as many (B, D, h_i, w_i)."""
         levels = [lateral(x) for lateral, x in zip(self.laterals, features, strict=True)]
         for i in range(len(levels) - 1, 0, -1):
-            levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], levels[i - 1].shape[-2:], mode="nearest")
+            levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], levels[i - 1].shape[-2:], mode=self.mode)
         return [smooth(x) for smooth, x in zip(self.smooth, levels, strict=True)]
 
 
@@ -64,9 +77,10 @@ class SemanticFPNDecoder(LevelSum):
         in_channels: channels of the maps, finest first.
         strides: of these maps.
         pyramid_channels: width of the pyramid.
-        pyramid_norm: batch norm in the pyramid.
+        pyramid: further arguments of `FeaturePyramid`.
         channels: width of the head.
         norm: norm of the head, "group" or "batch".
+        merge: whether the enlarged levels are added or, deepest first, concatenated.
         align_corners: how the levels are enlarged.
         norm_eps: epsilon of the norms.
     """
@@ -77,9 +91,10 @@ class SemanticFPNDecoder(LevelSum):
         strides: Sequence[int],
         *,
         pyramid_channels: int,
-        pyramid_norm: bool,
+        pyramid: dict,
         channels: int,
         norm: str,
+        merge: str,
         align_corners: bool,
         norm_eps: float,
     ):
@@ -88,10 +103,11 @@ class SemanticFPNDecoder(LevelSum):
             strides,
             channels=channels,
             norm=norm,
+            merge=merge,
             align_corners=align_corners,
             norm_eps=norm_eps,
         )
-        self.pyramid = FeaturePyramid(in_channels, pyramid_channels, norm=pyramid_norm)
+        self.pyramid = FeaturePyramid(in_channels, pyramid_channels, **pyramid)
         set_norm_eps(self.pyramid, norm_eps)
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -107,8 +123,11 @@ def sem_fpn(
     backbone: str = "resnet50",
     pyramid_channels: int = 256,
     pyramid_norm: bool = False,
+    pyramid_smooth: bool = True,
+    enlarge: Interpolation = "nearest",
     channels: int = 128,
     norm: Literal["group", "batch"] = "group",
+    merge: Literal["add", "cat"] = "add",
     feature_strides: tuple[int, ...] | None = None,
     drop_path: float | None = None,
     dropout: float = 0.0,
@@ -127,8 +146,11 @@ def sem_fpn(
             backbone.
         pyramid_channels: width of the feature pyramid.
         pyramid_norm: batch norm in the feature pyramid.
+        pyramid_smooth: the pyramid's 3x3 convolutions, which segmentation_models.pytorch leaves out.
+        enlarge: how the pyramid enlarges its levels.
         channels: width of the head.
         norm: norm of the head; "group" is the paper's, "batch" MMSegmentation's.
+        merge: whether the head's levels are added or concatenated.
         feature_strides: strides in pixels that the head takes the maps to have, powers of 2 times the first;
             None is those they have.
         drop_path: rate of stochastic depth; None is 0.2 on Twins (SVT-L 0.3), 0 elsewhere.
@@ -160,9 +182,10 @@ def sem_fpn(
         encoder.channels,
         feature_strides or encoder.strides,
         pyramid_channels=pyramid_channels,
-        pyramid_norm=pyramid_norm,
+        pyramid={"norm": pyramid_norm, "smooth": pyramid_smooth, "enlarge": enlarge},
         channels=channels,
         norm=norm,
+        merge=merge,
         align_corners=align_corners,
         norm_eps=norm_eps,
     )

@@ -10,24 +10,23 @@ the encoder, as in TernausNet (Iglovikov, Shvets, 2018, https://arxiv.org/abs/18
 Deviations: convolutions are padded, so that the logits have the image's size and no map is cropped. The
 dropout at the end of the contracting path (section 3.1, which gives no rate) is left out, as MMSegmentation
 does; the option `dropout` acts before the classifier. With a classification network the convolutions are
-batch-normalised and maps are enlarged by nearest neighbour instead of a transposed convolution; the decoder's
-widths are those of segmentation_models.pytorch.
+batch-normalised (`norm`) and maps are enlarged by nearest neighbour instead of a transposed convolution
+(`enlarge`); the decoder's widths are those of segmentation_models.pytorch, as are its further forms: two
+convolutions on the deepest map (`center`) and scSE attention (`scse`).
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.backbones.configured import create_configured_backbone
 from nets.backbones.unet import UNetBackbone
 from nets.decoders.aspp import V3Decoder
 from nets.decoders.fcn import FCNDecoder, create_aux_heads
+from nets.decoders.joining import Enlargement, JoinBlock, center_block, doublings, repeated
 from nets.decoders.pyramid_pooling import PSPDecoder
 from nets.errors import UserError
-from nets.layers.conv import ConvNormAct
 from nets.registry import plain, register_model
 from nets.segmentation_model import SegmentationModel
 
@@ -45,6 +44,8 @@ HEADS = {
         {"channels": 16, "dilations": (1, 12, 24, 36), "join_kernel": 3, "index": 0},
     ),
 }
+# Arguments of the decoder on a classification network.
+PLAIN = {"center": False, "scse": False, "norm": True, "enlarge": "nearest"}
 
 
 class UNetDecoder(nn.Module):
@@ -54,31 +55,41 @@ class UNetDecoder(nn.Module):
         in_channels: channels of the encoder's maps, finest first.
         strides: their strides in pixels.
         channels: width of the blocks, coarsest first; missing ones repeat the last.
+        center: two convolutions on the deepest map.
+        scse: weigh channels and pixels in each block.
+        norm, enlarge: as `JoinBlock` takes them.
     """
 
-    def __init__(self, in_channels: Sequence[int], strides: Sequence[int], channels: Sequence[int]):
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        channels: Sequence[int],
+        *,
+        center: bool = False,
+        scse: bool = False,
+        norm: bool = True,
+        enlarge: Enlargement = "nearest",
+    ):
         super().__init__()
         skips = in_channels[-2::-1]  # the deepest map is the start, not a skip
-        enlargements = max(strides[0].bit_length() - 1, 0)  # from the finest map to the image
-        widths = [channels[min(i, len(channels) - 1)] for i in range(len(skips) + enlargements)]
-        self.blocks = nn.ModuleList()
+        skips = [*skips, *[0] * doublings(strides[0])]
         previous = in_channels[-1]
-        for i, width in enumerate(widths):
-            joined = previous + (skips[i] if i < len(skips) else 0)
-            self.blocks.append(nn.Sequential(ConvNormAct(joined, width), ConvNormAct(width, width)))
+        self.center = center_block(previous, norm=norm) if center else nn.Identity()
+        self.blocks = nn.ModuleList()
+        for i, width in enumerate(repeated(channels, len(skips))):
+            first = bool(skips[i]) or i < len(skips) - 1
+            self.blocks.append(
+                JoinBlock(previous, skips[i], width, norm=norm, enlarge=enlarge, scse=scse, first_scse=first)
+            )
             previous = width
         self.out_channels = previous
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's (B, C_i, h_i, w_i) to (B, D, H, W) near the image's resolution."""
-        x, skips = features[-1], features[-2::-1]
+        x, skips = self.center(features[-1]), features[-2::-1]
         for i, block in enumerate(self.blocks):
-            if i < len(skips):
-                # To the skip's own size: odd sizes round up on the way down.
-                x = torch.cat([F.interpolate(x, size=skips[i].shape[-2:]), skips[i]], dim=1)
-            else:
-                x = F.interpolate(x, scale_factor=2)
-            x = block(x)
+            x = block(x, skips[i : i + 1])
         return x
 
 
@@ -91,6 +102,10 @@ def unet(
     decoder: Literal["fcn", "psp", "deeplabv3"] | None = None,
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16),
     decoder_options: dict | None = None,
+    center: bool = False,
+    scse: bool = False,
+    norm: bool = True,
+    enlarge: Enlargement = "nearest",
     dropout: float | None = None,
     align_corners: bool = False,
     aux: bool = False,
@@ -100,11 +115,18 @@ def unet(
     """U-Net: the original (`backbone=none`), MMSegmentation's (`s5_d16`), or on any backbone.
 
     `decoder` and `decoder_options`, its arguments, belong to s5_d16 (there fcn and dropout 0.1 are the
-    default), `decoder_channels` to other backbones, coarsest first.
+    default); `decoder_channels`, coarsest first, and the further arguments of `UNetDecoder` belong to other
+    backbones.
     """
     original = plain(backbone)
     if decoder is not None and original != "s5d16":
         raise UserError(f"unet: decoder={decoder} is given with backbone {backbone}; it belongs to s5_d16")
+    details = {"center": center, "scse": scse, "norm": norm, "enlarge": enlarge}
+    if original in ORIGINALS and details != PLAIN:
+        raise UserError(
+            f"unet: backbone {backbone} takes none of {', '.join(PLAIN)}; leave them out or choose "
+            "another backbone, as resnet50"
+        )
     if original in ORIGINALS:
         encoder = UNetBackbone(bands=bands, **{**ORIGINALS[original], **(backbone_options or {})})
         head, arguments = HEADS[decoder or "fcn"]
@@ -113,7 +135,7 @@ def unet(
         head = head(encoder.channels, **{**arguments, **(decoder_options or {})})
     else:
         encoder = create_configured_backbone(backbone, bands=bands, options=backbone_options)
-        head = UNetDecoder(encoder.channels, encoder.strides, decoder_channels)
+        head = UNetDecoder(encoder.channels, encoder.strides, decoder_channels, **details)
     if dropout is None:
         dropout = 0.1 if original == "s5d16" else 0.0
     usual = (

@@ -20,6 +20,7 @@ from nets.backbones.configured import create_pyramid
 from nets.decoders.fcn import create_aux_heads
 from nets.decoders.pyramid_pooling import PSPDecoder
 from nets.layers.conv import ConvNormAct, set_norm_eps
+from nets.layers.norm import ChannelNorm
 from nets.layers.resize import resize
 from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import register_model
@@ -37,6 +38,8 @@ DROP_PATH = {
     "beit_l": 0.2,
     "beit_": 0.1,
 }
+# Epsilon of the norms on the backbone's maps in segmentation_models.pytorch.
+FEATURE_NORM_EPS = 1e-6
 
 
 class UPerDecoder(nn.Module):
@@ -48,6 +51,7 @@ class UPerDecoder(nn.Module):
         pool_scales: grids of the pooling pyramid, cells per side.
         align_corners: how maps are enlarged.
         norm_eps: epsilon of the batch norms.
+        feature_norm: layer norm on each map.
     """
 
     def __init__(
@@ -58,8 +62,13 @@ class UPerDecoder(nn.Module):
         *,
         align_corners: bool,
         norm_eps: float,
+        feature_norm: bool,
     ):
         super().__init__()
+        self.norms = nn.ModuleList(
+            ChannelNorm(width, eps=FEATURE_NORM_EPS) if feature_norm else nn.Identity()
+            for width in in_channels
+        )
         self.context = PSPDecoder(
             in_channels, channels, scales=pool_scales, pool_channels=channels, align_corners=align_corners
         )
@@ -72,6 +81,7 @@ class UPerDecoder(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the (B, C_i, h_i, w_i) to (B, D, h_0, w_0)."""
+        features = [norm(x) for norm, x in zip(self.norms, features, strict=True)]
         levels = [lateral(x) for lateral, x in zip(self.laterals, features[:-1], strict=True)]
         levels.append(self.context(features))
         for i in range(len(levels) - 1, 0, -1):
@@ -95,6 +105,8 @@ def upernet(
     drop_path: float | None = None,
     dropout: float = 0.1,
     align_corners: bool = False,
+    inner_align_corners: bool | None = None,
+    feature_norm: bool = False,
     norm_eps: float = 1e-5,
     aux: bool = False,
     aux_heads: tuple[dict, ...] = (),
@@ -113,6 +125,8 @@ def upernet(
             0.1 on MAE and BEiT (large 0.2), 0 elsewhere.
         dropout: rate of the channel dropout before the classifier.
         align_corners: how maps and logits are enlarged.
+        inner_align_corners: how maps are, where that is not as the logits.
+        feature_norm: layer norm on each of the backbone's maps, as in segmentation_models.pytorch.
         norm_eps: epsilon of the decoder's batch norms.
         aux: build the usual auxiliary FCN head on the last map but one.
         aux_heads: arguments of `FCNHead` for each auxiliary head instead of the usual one.
@@ -130,7 +144,12 @@ def upernet(
         options=backbone_options,
     )
     decoder = UPerDecoder(
-        encoder.channels, channels, pool_scales, align_corners=align_corners, norm_eps=norm_eps
+        encoder.channels,
+        channels,
+        pool_scales,
+        align_corners=align_corners if inner_align_corners is None else inner_align_corners,
+        norm_eps=norm_eps,
+        feature_norm=feature_norm,
     )
     return SegmentationModel(
         encoder,
