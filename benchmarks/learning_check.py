@@ -53,6 +53,7 @@ SMALLEST = {
     },
     "hrnet": ["--BACKBONE_TYPE", "w18s"],
     "ocrnet": ["--BACKBONE_TYPE", "w18s"],
+    "segmenter": ["--BACKBONE_TYPE", "tiny"],
     "setr": ["--BACKBONE_TYPE", "base", "--MODEL_OPTIONS", "decoder=naive"],
 }  # fmt: skip
 # Further members of a family that are another network.

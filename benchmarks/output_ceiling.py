@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.layers.resize import resize
+from nets.models.segmenter import MaskTransformer
 from nets.segmentation_model import SegmentationNetwork
 from utils.data.dataset import SegmentationDataset
 from utils.data.layout import DatasetInfo
@@ -50,7 +51,7 @@ def output_grid(network: SegmentationNetwork, height: int, width: int) -> tuple[
     handles = [
         module.register_forward_hook(lambda _module, _inputs, output: sizes.append(tuple(output.shape[-2:])))
         for module in network.modules()
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.out_channels == network.num_classes
+        if _classifies(module, network.num_classes)
     ]
     training, device = network.training, network.mean.device
     with torch.inference_mode():
@@ -78,3 +79,10 @@ def ceiling(images: Images, grid: tuple[int, int]) -> float:
     confusion = ConfusionMatrix(images.num_classes)
     confusion.update(resize(free.detach(), masks.shape[-2:]).argmax(1), masks)
     return confusion.compute().mIoU
+
+
+def _classifies(module: nn.Module, num_classes: int) -> bool:
+    """Return whether a module gives scores of all classes for each pixel of a map."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        return module.out_channels == num_classes
+    return isinstance(module, MaskTransformer)

@@ -72,6 +72,7 @@ SMALLEST = {
     "pspnet": {"backbone": "resnet18"},
     "refinenet": {"backbone": "resnet18", "channels": (64,)},
     "segformer": {"backbone": "b0"},
+    "segmenter": {"backbone": "tiny"},
     "segnet": {"backbone": "vgg11"},
     "segnext": {"backbone": "t"},
     "sem_fpn": {"backbone": "resnet18"},

@@ -31,6 +31,7 @@ SEGFORMER = {**ADAMW, "head": 10, "aux": [], "drop_path": 0.1, "no_decay": "norm
 VIT = {**ADAMW, "no_decay": "norms|pos_embed|cls_token"}
 CONVNEXT = {**ADAMW, "lr": 1e-4, "decay": 0.05, "drop_path": 0.4, "no_decay": "vectors"}
 SETR = {**CNN, "lr": 1e-3, "decay": 0.0, "head": 10, "dropout": 0.0}
+SEGMENTER = {**CNN, "batch": 8, "lr": 1e-3, "decay": 0.0, "aux": [], "dropout": None, "drop_path": 0.1}
 # The warm-up begins at a tenth, not at a millionth.
 REAL_TIME = {**CNN, "warmup": 1000, "start": 0.1, "aux": [1.0] * 2}
 FCN_8S = {**CNN, "batch": 20, "lr": 1e-4, "power": 0.0, "floor": 0.0, "aux": [], "dropout": None}
@@ -123,6 +124,8 @@ TABLE = {
     },
     "segformer --BACKBONE_TYPE b0": SEGFORMER,
     "segformer --BACKBONE_TYPE b5": SEGFORMER,
+    "segmenter --BACKBONE_TYPE tiny": SEGMENTER,
+    "segmenter --BACKBONE_TYPE small --MODEL_OPTIONS decoder=linear": {**SEGMENTER, "dropout": 0.0},
     "segnext --BACKBONE_TYPE t": SEGFORMER,
     "segnext --BACKBONE_TYPE s": SEGFORMER,
     "segnext --BACKBONE_TYPE b": SEGFORMER,

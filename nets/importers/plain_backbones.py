@@ -57,11 +57,27 @@ def vit(backbone: dict) -> Translated:
     block, ours = r"backbone\.layers\.(\d+)", r"backbone.body.blocks.\1"
     rules: Rules = [
         *_common_rules(o, options),
-        (rf"{block}\.attn\.attn\.in_proj_", rf"{ours}.attn.qkv."),
-        (rf"{block}\.attn\.attn\.out_proj\.", rf"{ours}.attn.proj."),
+        *block_rules(block, ours),
         (r"backbone\.ln_pre\.", "backbone.body.norm_pre."),
     ]
     return name, options, rules, partial(_seen, class_token=options["class_token"])
+
+
+def block_rules(theirs: str, ours: str) -> Rules:
+    """Return the rules of a ViT's block: the checkpoint's pattern with one group, and our name."""
+    return [
+        (rf"{theirs}\.attn\.attn\.in_proj_", f"{ours}.attn.qkv."),
+        (rf"{theirs}\.attn\.attn\.out_proj\.", f"{ours}.attn.proj."),
+        *_feed_rules(theirs, ours),
+    ]
+
+
+def _feed_rules(theirs: str, ours: str) -> Rules:
+    return [
+        (rf"{theirs}\.ln(\d)\.", rf"{ours}.norm\2."),
+        (rf"{theirs}\.ffn\.layers\.0\.0\.", f"{ours}.mlp.fc1."),
+        (rf"{theirs}\.ffn\.layers\.1\.", f"{ours}.mlp.fc2."),
+    ]
 
 
 def _seen(state_dict: dict[str, Tensor], *, class_token: bool) -> dict[str, Tensor]:
@@ -100,6 +116,7 @@ def _relative(backbone: dict, own: dict) -> Translated:
         (rf"{block}\.attn\.([qv])_bias", rf"{ours}.attn.qkv.\2_bias"),
         (rf"{block}\.attn\.", rf"{ours}.attn."),
         (rf"{block}\.gamma_(\d)", rf"{ours}.ls\2.gamma"),
+        *_feed_rules(block, ours),
     ]
     return name, options, rules, None
 
@@ -134,7 +151,6 @@ def _common(backbone: dict, o: dict, kind: str, names: dict[str, str]) -> tuple[
 
 
 def _common_rules(o: dict, options: dict) -> Rules:
-    block, ours = r"backbone\.layers\.(\d+)", r"backbone.body.blocks.\1"
     last = options["blocks"][-1]
     behind = "backbone.body.norm." if last + 1 == o["num_layers"] else None
     return [
@@ -143,9 +159,6 @@ def _common_rules(o: dict, options: dict) -> Rules:
         (r"backbone\.patch_embed\.projection\.", "backbone.body.patch_embed.proj."),
         (r"backbone\.patch_embed\.norm\.", "backbone.body.patch_embed.norm."),
         (r"backbone\.ln1\.", behind),
-        (rf"{block}\.ln(\d)\.", rf"{ours}.norm\2."),
-        (rf"{block}\.ffn\.layers\.0\.0\.", rf"{ours}.mlp.fc1."),
-        (rf"{block}\.ffn\.layers\.1\.", rf"{ours}.mlp.fc2."),
         (r"backbone\.(cls_token|pos_embed)", r"backbone.body.\1"),
     ]
 
