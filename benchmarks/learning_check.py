@@ -46,9 +46,8 @@ SMALLEST = {
         family: ["--BACKBONE_TYPE", "resnet18"]
         for family in (
             "ann", "apcnet", "ccnet", "danet", "deeplab", "dmnet", "dnlnet", "emanet", "encnet", "fastfcn",
-            "fcn", "gcnet", "icnet", "isanet", "knet", "mask2former", "maskformer", "nonlocal_net", "psanet",
-            "pspnet", "refinenet", "unet", "upernet",
-            "manet", "pan",
+            "fcn", "gcnet", "icnet", "isanet", "knet", "manet", "mask2former", "maskformer", "nonlocal_net",
+            "pan", "pointrend", "psanet", "pspnet", "refinenet", "unet", "upernet",
         )
     },
     "hrnet": ["--BACKBONE_TYPE", "w18s"],

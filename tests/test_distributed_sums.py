@@ -6,14 +6,16 @@ import torch.nn.functional as F
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nets.layers import points
 from utils.loss_terms import EXTRA, PER_PIXEL
-from utils.training import matcher, points
+from utils.training import matcher
 from utils.training.criterion import Criterion, ExtraLosses
 from utils.training.distributed_sums import reduce_sum
+from utils.training.focal_mask_loss import FocalMaskCriterion
 from utils.training.mask_loss import MaskCriterion
 
 K, Q, WEIGHTS = 3, 5, [0.5, 2.0, 1.0]
-OF_SEVERAL = {"near_edges": "edges,logits"}
+OF_SEVERAL = {"near_edges": "edges,logits", "points": "point_logits,points"}
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
 
 
@@ -37,6 +39,8 @@ class Network(nn.Module):
             "class_presence": logits.mean((2, 3)),
             "detail": logits[:, :2],
             "edges": logits[:, 1:2],
+            "point_logits": logits.flatten(2)[:, :, ::7],
+            "points": same_points(len(images), 18, images),
             "mask_logits": [F.avg_pool2d(masks, 2), masks],
             "class_logits": [classes, -classes],
         }
@@ -49,6 +53,7 @@ def criteria() -> dict[str, nn.Module]:
         text: ExtraLosses(zero, {OF_SEVERAL.get(text, text): text}) for text in EXTRA if text not in PER_PIXEL
     }
     criteria["mask"] = MaskCriterion(WEIGHTS, points=40)
+    criteria["mask_focal"] = FocalMaskCriterion(WEIGHTS)
     return {name: criterion.double() for name, criterion in criteria.items()}
 
 

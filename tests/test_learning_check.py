@@ -20,6 +20,9 @@ STRIDES = {
     "segformer": 4, "segnet": 1, "segnext": 8, "sem_fpn": 4, "setr": 16, "stdc": 8, "unet": 1, "upernet": 4,
     "linknet": 1, "manet": 1, "pan": 4, "unet_plusplus": 1,
     "segmenter": 16,
+    "maskformer": 4, "nonlocal_net": 8, "ocrnet": 4, "pidnet": 8, "pointrend": 4, "psanet": 8, "pspnet": 8,
+    "refinenet": 4, "segformer": 4, "segnet": 1, "segnext": 8, "sem_fpn": 4, "setr": 16, "stdc": 8,
+    "unet": 1, "upernet": 4,
 }  # fmt: skip
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nets.layers.points import random_points, sample
 from utils.data.labels import IGNORE
 from utils.training.matcher import Targets, assign, match, pair_costs
-from utils.training.points import random_points, sample, sample_truth, uncertain_points
+from utils.training.points import sample_truth, uncertain_points
 
 K, Q, POINTS = 5, 7, 300
 

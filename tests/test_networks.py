@@ -31,6 +31,7 @@ SMALLEST = {
             "nonlocal_net",
         )
     },
+    "pointrend": {"backbone": "resnet18", "channels": 32, "pyramid_channels": 32, "points": 64},
     "psanet": {"backbone": "resnet18", "channels": 32, "mask_size": (13, 13)},
     "bisenet": {"backbone": "resnet18", "aux": True},
     "cgnet": {"blocks": (2, 3)},

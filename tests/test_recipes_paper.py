@@ -145,6 +145,7 @@ TABLE = {
     "knet --BACKBONE_TYPE swin_l --MODEL_OPTIONS decoder=upernet": {
         **KNET, "lr": 6e-5, "drop_path": 0.4, "no_decay": "norms|relative_position_bias_table",
     },
+    "pointrend": {**CNN, "warmup": 200, "start": 0.1, "aux": [], "dropout": 0.0},
     "mask2former --BACKBONE_TYPE resnet50": {**MASK, "frozen_norm": True},
     "mask2former --BACKBONE_TYPE swin_t": {**MASK, "drop_path": 0.3},
     "maskformer --BACKBONE_TYPE resnet50": {**MASK, "decay": 1e-4, "loss": "mask_focal", "no_decay": ""},

@@ -39,6 +39,7 @@ SPECIAL = {
     "class_presence": {},
     "detail": {},
     "edges": {"width": Parameter(4, 1, 99)},
+    "points": {},
     "near_edges": {
         "sure": Parameter(0.8, 0.0, 1.0),
         "threshold": Parameter(0.7, 0.0, 1.0),

@@ -16,6 +16,7 @@ from utils.data.labels import IGNORE
 from utils.loss_terms import PER_PIXEL, Term
 from utils.training.edge_losses import detail, edges, near_edges
 from utils.training.pixel_losses import cross_entropy, focal, mean_over_batch, ohem
+from utils.training.point_loss import points
 from utils.training.region_losses import boundary, dice, lovasz, tversky
 
 
@@ -51,6 +52,7 @@ LOSSES = {
     "detail": detail,
     "edges": edges,
     "near_edges": near_edges,
+    "points": points,
 }
 
 

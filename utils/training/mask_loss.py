@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nets.layers.points import sample
 from utils.training.distributed_sums import reduce_sum
 from utils.training.matcher import WEIGHTS, Matches, Targets, match
 from utils.training.pixel_losses import cross_entropy
-from utils.training.points import sample, sample_truth, uncertain_points
+from utils.training.points import sample_truth, uncertain_points
 
 NO_OBJECT = 0.1  # weight of "no object" beside the classes
 POINTS = 112 * 112  # per mask

@@ -13,8 +13,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
+from nets.layers.points import random_points, sample
 from utils.data.labels import IGNORE
-from utils.training.points import random_points, sample, sample_truth
+from utils.training.points import sample_truth
 
 # Weights of class, mask and Dice, in the costs as in the losses.
 WEIGHTS = (2.0, 5.0, 5.0)
