@@ -83,6 +83,7 @@ SMALLEST = {
     "unet": {"backbone": "resnet18"},
     "unet_plusplus": {"backbone": "resnet18", "decoder_channels": (32, 16, 8), "aux": True},
     "upernet": {"backbone": "resnet18"},
+    "vit_adapter": {"backbone": "t", "channels": 32},
 }
 # Parameters without a gradient: (family, part of the name) -> reason.
 NO_GRADIENT = {("emanet", "decoder.middle."): "no gradient passes the expectation maximisation"}

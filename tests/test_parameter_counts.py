@@ -239,6 +239,12 @@ VARIANTS = [
     ("semask", {"backbone": "swin_l"}, 210_791_934, ("authors", 210.79)),
     ("upernet", {"backbone": "twins_svt_s"}, 53_227_414, ("mmseg", 53.2)),
     ("upernet", {"backbone": "twins_pcpvt_l"}, 90_187_158, None),
+    # The authors' networks have a position of the class token besides, which nothing reads.
+    ("vit_adapter", {"backbone": "t"}, 35_580_806, ("authors", 35.58)),
+    ("vit_adapter", {"backbone": "s"}, 56_690_726, ("authors", 56.69)),
+    ("vit_adapter", {"backbone": "b"}, 131_827_574, ("authors", 131.83)),
+    ("vit_adapter", {"backbone": "l"}, 361_402_710, ("authors", 361.4)),
+    ("vit_adapter", {"backbone": "t", "aux": True}, 36_062_236, ("published", 36.0)),
     ("fcn", {"backbone": "resnest50"}, 49_107_222, None),
     ("fcn", {"backbone": "resnest101"}, 69_898_998, None),
     ("stdc", {"backbone": "stdc1"}, 8_308_790, ("mmseg", 8.28)),

@@ -342,6 +342,25 @@ PARAMETERS = {
         "backbone.body.stages_3.blocks.2.mlp.fc1.weight": (1e-4 * 0.9**9, 0.05),
     },
     "mask2former": {"backbone.body.layer1.0.conv1.weight": (1e-5, 0.05)},
+    "vit_adapter": {
+        "backbone.body.pos_embed": (1.2e-4 * 0.95**13, 0.01),
+        "backbone.body.patch_embed.proj.bias": (1.2e-4 * 0.95**13, 0.0),
+        "backbone.body.blocks.0.ls1.gamma": (1.2e-4 * 0.95**12, 0.0),
+        "backbone.body.blocks.11.mlp.fc1.weight": (1.2e-4 * 0.95, 0.01),
+        "backbone.prior.stem.0.conv.weight": (1.2e-4, 0.01),
+        "backbone.interactions.3.injector.gamma": (1.2e-4, 0.0),
+        "classifier.weight": (1.2e-4, 0.01),
+    },
+    "vit_adapter --BACKBONE_TYPE s": {"backbone.body.blocks.11.mlp.fc1.weight": (6e-5 * 0.95, 0.01)},
+    "vit_adapter --BACKBONE_TYPE l": {
+        "backbone.body.blocks.0.attn.qkv.weight": (2e-5 * 0.95**24, 0.05),
+        "backbone.level_embedding": (2e-5, 0.05),
+    },
+    "vit_adapter --BACKBONE_TYPE b --MODEL_OPTIONS weights=augreg": {
+        "backbone.body.blocks.0.attn.qkv.weight": (2e-5, 0.01),
+        "backbone.level_embedding": (2e-5, 0.0),
+        "decoder.fuse.conv.weight": (2e-4, 0.01),
+    },
 }
 
 

@@ -127,8 +127,8 @@ def _openmmlab(content: dict) -> Foreign:
 
 
 def _told_by_tensors(content: dict) -> Foreign:
-    blueprint, weights = read_tensors(weights_in(content))
-    return Foreign(f"the authors of {blueprint['name']}", blueprint, weights)
+    blueprint, weights, facts = read_tensors(weights_in(content))
+    return Foreign(f"the authors of {blueprint['name']}", blueprint, weights, facts)
 
 
 def _hugging_face(content: dict) -> Foreign:

@@ -178,6 +178,28 @@ def psp_rules(decoder: str) -> Rules:
     ]
 
 
+def uper_head(head: dict) -> dict:
+    """Return the options of ours that make an OpenMMLab UPerHead.
+
+    Raises:
+        UserError: it is not on all four maps.
+    """
+    o = take_head(head, {"pool_scales": (1, 2, 3, 6)})
+    if list(o["in_index"]) != [0, 1, 2, 3]:
+        raise UserError(f"UPerHead has in_index={o['in_index']}; all four maps of a backbone are needed")
+    return shared_options(head, o) | {"pool_scales": tuple(o["pool_scales"])}
+
+
+def uper_rules() -> Rules:
+    """Return the rules of a UPerHead."""
+    return [
+        *psp_rules("decoder.context"),
+        *conv_rules(r"decode_head\.lateral_convs\.(\d+)", r"decoder.laterals.\1"),
+        *conv_rules(r"decode_head\.fpn_convs\.(\d+)", r"decoder.smooth.\1"),
+        *conv_rules(r"decode_head\.fpn_bottleneck", "decoder.fuse"),
+    ]
+
+
 def aspp_head(head: dict, own: dict) -> dict:
     """Return the options of ours that make an OpenMMLab ASPPHead with further options `own`."""
     o = take_head(head, {"dilations": (1, 6, 12, 18)} | own)

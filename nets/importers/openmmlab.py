@@ -123,11 +123,12 @@ def describe_tensors(state_dict: dict[str, Tensor]) -> dict | None:
     return next((section for section in sections if section is not None), None)
 
 
-def read_tensors(state_dict: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
+def read_tensors(state_dict: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor], dict]:
     """Translate weights of a network that its tensors alone tell.
 
     Returns:
-        The blueprint and the state dict of our network, which `place_weights` loads.
+        The blueprint, the state dict of our network, which `place_weights` loads, and what is known beside
+        them, as `describe_import` takes it.
 
     Raises:
         UserError: as `read_openmmlab`.
@@ -135,7 +136,10 @@ def read_tensors(state_dict: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]
     model = describe_tensors(state_dict)
     if model is None:
         raise UserError("the names of these tensors tell no network; give a file with its configuration")
-    return _translated(model, state_dict, _bands(model["backbone"]))
+    facts = {}
+    if "data_preprocessor" in model:
+        facts = dict(zip(("mean", "std", "band_names"), _normalization({"model": model}), strict=True))
+    return *_translated(model, state_dict, _bands(model["backbone"])), facts
 
 
 def load_openmmlab(checkpoint: dict) -> SegmentationNetwork:

@@ -70,14 +70,16 @@ class DeformableAttention(nn.Module):
         heads: number of heads.
         levels: number of maps.
         points: places per head and map.
+        value_ratio: width of the values, relative to `channels`.
     """
 
-    def __init__(self, channels: int, *, heads: int, levels: int, points: int):
+    def __init__(self, channels: int, *, heads: int, levels: int, points: int, value_ratio: float = 1.0):
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
         self.offsets = nn.Linear(channels, heads * levels * points * 2)
         self.weights = nn.Linear(channels, heads * levels * points)
-        self.value, self.project = nn.Linear(channels, channels), nn.Linear(channels, channels)
+        width = int(channels * value_ratio)
+        self.value, self.project = nn.Linear(channels, width), nn.Linear(width, channels)
         self._start()
 
     def _start(self) -> None:
@@ -111,7 +113,7 @@ class DeformableAttention(nn.Module):
         )  # (B, Q, heads, levels, points, 2)
         weights = self.weights(queries).to(dtype).unflatten(-1, (self.heads, -1))
         weights = weights.softmax(dim=-1).unflatten(-1, shape[1:])  # (B, Q, heads, levels, points)
-        values = self.value(tokens).to(dtype).unflatten(-1, (self.heads, -1))  # (B, N, heads, D / heads)
+        values = self.value(tokens).to(dtype).unflatten(-1, (self.heads, -1))  # (B, N, heads, V / heads)
         attended, start = 0.0, 0
         for level, (height, width) in enumerate(sizes):
             stop = start + height * width
@@ -121,7 +123,7 @@ class DeformableAttention(nn.Module):
             places = centres[:, None, None] + shares  # (B, Q, heads, points, 2)
             sampled = sample(maps.flatten(0, 1), places.transpose(1, 2).flatten(0, 1))
             share = weights[:, :, :, level].transpose(1, 2).flatten(0, 1)  # (B * heads, Q, points)
-            attended = attended + (sampled * share[:, None]).sum(dim=-1)  # (B * heads, D / heads, Q)
+            attended = attended + (sampled * share[:, None]).sum(dim=-1)  # (B * heads, V / heads, Q)
             start = stop
-        attended = attended.unflatten(0, (-1, self.heads)).flatten(1, 2).transpose(1, 2)  # (B, Q, D)
+        attended = attended.unflatten(0, (-1, self.heads)).flatten(1, 2).transpose(1, 2)  # (B, Q, V)
         return self.project(attended.to(queries.dtype))
