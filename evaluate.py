@@ -54,7 +54,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
     classes, bands = images.classes, dataset.band_names
     boundary = BoundaryIoU(classes.num_classes)
-    scenes = SceneScores(subject.scenes, classes.num_classes)
+    scenes = SceneScores(subject.scenes, classes.num_classes, classes.task)
     draw = overlay_writer(Path(options.SHOW_DIR), classes, bands) if options.SHOW_DIR else None
 
     def each(batch, predictions, masks) -> None:

@@ -49,7 +49,8 @@ def predict(options: argparse.Namespace) -> None:
     classes = Classes.from_dict(network.about["classes"])
     bands = TrainedBands.of(network)
     work = collect_jobs(options.INPUT, options.OUTPUT, bands, options.EXTRA_IMAGES)
-    windows, results = plan(options, tuple(network.about["crop_size"]), options.BATCH_SIZE // count())
+    crop = tuple(network.about["crop_size"])
+    windows, results = plan(options, crop, options.BATCH_SIZE // count(), classes.task)
     print(introduction(bands, classes, describe([device], count()), work, options.TTA))
     memory = max(memory_estimate(job.info, classes, windows, results) for job in work.jobs)
     print(

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     print(introduction(bands, classes, describe(devices), work, options.TTA))
 
     threads = default_workers(devices[0].type) if options.NUM_WORKERS is None else options.NUM_WORKERS
-    scores = [Scores(*words) for words in options.SCORES or ()]
+    scores = [Scores(*words, classes.task) for words in options.SCORES or ()]
     totals = ClassTotals(classes)
     bar = tqdm(work.jobs, desc="predict", unit="image")
     for job, read in zip(bar, ahead(partial(attempted, read_job), work.jobs, threads), strict=True):

@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 class Brightest(nn.Module):
     """A 1x1 network: class 1 where the first band exceeds 100; it wants sides that divide by 48."""
 
-    size_divisor, min_size = 48, 32
+    size_divisor, min_size, task = 48, 32, "multiclass"
     num_classes, bands = 2, 4
 
     def __init__(self):

@@ -18,6 +18,7 @@ TRAIN_FLAGS = [
     "DATASET_PATH",
     "DATASET_FORMAT",
     "LABEL_DIR",
+    "TASK",
     "LABEL_MAP",
     "BAND_INDEX",
     "EXTRA_IMAGES",

@@ -13,6 +13,13 @@ DATASET_PATH = Flag(
     "DATASET_PATH", "./datasets/", 'folder of the data set, or "scene.tif,label.tif", or a CSV of pairs'
 )
 LABEL_DIR = Flag("LABEL_DIR", None, "folder of the labels, where a data set has several sets of them")
+TASK = Flag(
+    "TASK",
+    "multiclass",
+    "multiclass: each pixel has one class; multilabel: the bands of a label are classes, each present (1), "
+    "absent (0) or not known (255), and a pixel can have several",
+    choices=("multiclass", "multilabel"),
+)
 LABEL_MAP = Flag(
     "LABEL_MAP",
     None,
@@ -47,6 +54,7 @@ TRAINING_SET = (
         choices=("auto", *FORMATS),
     ),
     LABEL_DIR,
+    TASK,
     LABEL_MAP,
     BAND_INDEX,
     EXTRA_IMAGES,
@@ -68,6 +76,9 @@ EVALUATED_SET = (
         choices=("auto", *FORMATS),
     ),
     replace(LABEL_DIR, help=f"{LABEL_DIR.help}; default: as in training"),
+    replace(
+        TASK, default=None, help="what --PREDICTIONS are maps of; of --WEIGHTS the checkpoint knows the task"
+    ),
     replace(LABEL_MAP, help=f"{LABEL_MAP.help}; default: as in training"),
     replace(EXTRA_IMAGES, help=f"{EXTRA_IMAGES.help}; default: as in training"),
     Flag(

@@ -40,7 +40,7 @@ def describe_checkpoint(network: nn.Module, depth: int) -> list[str]:
         f"parameters  {sum(p.numel() for p in network.parameters()):,}",
         f"FLOPs       {2 * multiply_adds(network, size) / 1e9:.2f} G at {network.bands}x{height}x{width} "
         "(thop: two per multiply-add; what happens inside attention kernels is not counted)",
-        f"classes     {_some(classes['names'])}",
+        f"classes     {_some(classes['names'])} ({network.task})",
         f"ignored     label values {_some(classes.get('ignored', [])) or 'none'}",
         f"bands       {TrainedBands.of(network).describe()}",
         f"scaling     {bands.get('scaling', 'as imported')}",

@@ -9,6 +9,7 @@ import numpy as np
 from rasterio.crs import CRS
 
 from utils.data.class_checks import class_findings
+from utils.data.class_table import LabelScan
 from utils.data.dividing import Part
 from utils.data.findings import ERROR, NOTE, WARNING, FileError, Finding, Report, of_files, told
 from utils.data.grids import crs_name
@@ -49,12 +50,38 @@ def _require_bands(image: RasterInfo, first: RasterInfo) -> None:
         raise FileError(text, "bands", image.path, f"{image.bands} instead of {first.bands}")
 
 
+def check_label_bands(
+    parts: dict[str, list[Part]], classes: Classes | None, report: Report
+) -> dict[str, list[Part]]:
+    """Return the images whose labels, where bands are classes, have as many as there are classes.
+
+    Args:
+        parts: The images per split.
+        classes: Of a checkpoint; None takes the number of bands that most labels have.
+        report: Gets the others.
+    """
+    labels = [part.label for group in parts.values() for part in group]
+    common = Counter(len(label.names) for label in labels).most_common(1)[0][0]
+    wanted = classes.num_classes if classes is not None and classes.multilabel else common
+    for label in labels:
+        with told(report):
+            _require_classes(label, wanted)
+    kept = {s: [part for part in group if len(part.label.names) == wanted] for s, group in parts.items()}
+    return {split: group for split, group in kept.items() if group}
+
+
+def _require_classes(label: LabelScan, wanted: int) -> None:
+    if len(label.names) != wanted:
+        text = f"{label.path} has {len(label.names)} bands and {wanted} are wanted, one for each class"
+        raise FileError(text, "label bands", label.path, f"{len(label.names)} instead of {wanted}")
+
+
 def cheap_findings(parts: Parts, counts: Mapping[str, np.ndarray], classes: Classes) -> tuple[Finding, ...]:
     """Return what is odd about a data set as far as names, headers and label values tell.
 
     Args:
         parts: Headers and label values of every file, per split.
-        counts: Pixels of each class (K) per split, after scenes were divided.
+        counts: Tallies per split, after scenes were divided.
         classes: Meaning of the label values.
     """
     images = [part.image for group in parts.values() for part in group]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from utils.data.class_table import all_values
-from utils.data.dividing import Part, class_counts
+from utils.data.dividing import Part, tallies
 from utils.data.findings import ERROR, NOTE, WARNING, Finding, of_files
 from utils.data.labels import Classes
 
@@ -20,11 +20,11 @@ _MOST_NAMES = 8
 
 
 def class_findings(parts: Parts, counts: Mapping[str, np.ndarray], classes: Classes) -> list[Finding]:
-    """Return what label values, and pixels of each class (K) per split, say against a data set."""
+    """Return what label values, and tallies per split, say against a data set."""
     return [
         *_saturated(parts, classes),
         *_shifted(parts, classes),
-        *_missing(counts, classes),
+        *_missing({split: own[: classes.num_classes] for split, own in counts.items()}, classes),
         *_uneven(counts, classes),
         *_blank(parts, classes),
     ]
@@ -38,7 +38,7 @@ def _saturated(parts: Parts, classes: Classes) -> list[Finding]:
     found = [scan for scan in every if set(scan.counts) in ({0, 255}, {255}) and scan.counts.get(255)]
     if not found:
         return []
-    empty = not any(class_counts(scan, classes)[1] for scan in every)
+    empty = not any(tallies(scan, classes)[1] for scan in every)
     text = f"{len(found)} labels hold only 0 and 255, and 255 is ignored"
     text += f", so {classes.names[1]} has no pixel at all" if empty else "; other labels hold 1"
     todo = 'if 255 is meant as the second class, give --LABEL_MAP "0=0,1=1,255=1"'
@@ -67,7 +67,8 @@ def _missing(counts: Mapping[str, np.ndarray], classes: Classes) -> list[Finding
     findings = []
     total = np.sum(list(counts.values()), axis=0)
     train = counts.get("train")
-    if train is not None and np.count_nonzero(train) == 1 and classes.num_classes > 1:
+    alone = train is not None and np.count_nonzero(train) == 1 and classes.num_classes > 1
+    if alone and not classes.multilabel:
         name = classes.names[int(train.argmax())]
         text = f"every labelled pixel of train is {name}: there is nothing to tell apart"
         findings.append(Finding(ERROR, "one class", text, "check the labels and what their values mean"))
@@ -90,7 +91,7 @@ def _missing(counts: Mapping[str, np.ndarray], classes: Classes) -> list[Finding
 
 def _uneven(counts: Mapping[str, np.ndarray], classes: Classes) -> list[Finding]:
     own = counts.get("train", next(iter(counts.values())))
-    shares = own / max(int(own.sum()), 1)
+    shares = own[: classes.num_classes] / classes.labelled(own).clip(min=1)
     if (shares > 0).sum() < 2:
         return []
     rare, most = (shares > 0) & (shares < _RARE), int(shares.argmax())
@@ -108,9 +109,7 @@ def _blank(parts: Parts, classes: Classes) -> list[Finding]:
     findings = []
     for split, group in parts.items():
         blank = [
-            part.label.path
-            for part in group
-            if part.label.read and not class_counts(part.label, classes).any()
+            part.label.path for part in group if part.label.read and not tallies(part.label, classes).any()
         ]
         if blank and len(blank) < len(group):
             text = f"{len(blank)} of {len(group)} labels of {split} hold nothing but ignored values"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nets.errors import UserError
+from utils.data.band_labels import band_classes, value_mistake, with_rules
 from utils.data.cells import Cells
 from utils.data.classes_file import ClassesFile, file_classes
 from utils.data.color_labels import color_classes, nearest_color
@@ -42,6 +43,8 @@ class LabelScan:
         by_color: The values are packed colours.
         cells: Where the values are, for a scene.
         read: False where only the header was read, and nothing is known of the values.
+        names: Of a label whose bands are classes: the bands' names, None where the file has none.
+        bands: Of such a label, if it was read: each band by itself; the rest is about all of them together.
     """
 
     path: Path
@@ -53,6 +56,8 @@ class LabelScan:
     by_color: bool = False
     cells: Cells | None = None
     read: bool = True
+    names: tuple[str | None, ...] = ()
+    bands: tuple["LabelScan", ...] = ()
 
     def values(self, classes: Classes) -> dict[int, int]:
         """Return value -> pixels; pixels of the no-data value count where that value is a class."""
@@ -86,6 +91,8 @@ def build_classes(
     """
     if num_classes is not None and num_classes < 1:
         raise UserError(f"the number of classes is {num_classes}; it must be at least 1")
+    if scans[0].names:
+        return band_classes(file, scans, num_classes, rules)
     by_color = _by_color(scans)
     if file is not None and file.saturated and not by_color:
         file = None  # someone has turned the colours into numbers of his own
@@ -124,6 +131,8 @@ def classes_or_values(
         classes, notices = build_classes(file, scans, num_classes, palette, rules)
         check_values(scans, classes, report)
         return classes, notices
+    if scans[0].names:
+        return band_classes(None, scans, None, ())
     counts = Counter(all_values(scans))
     values = sorted(value for value, _ in counts.most_common(_MOST_FREQUENT))
     kind = "color" if scans[0].by_color else "number"
@@ -139,6 +148,8 @@ def mapped_onto(
     """Return a checkpoint's classes for labels of other values, as `--LABEL_MAP` says."""
     if not label_map:
         return classes
+    if classes.multilabel:
+        return with_rules(classes, parse_label_map(label_map))
     kind = "color" if labels[0].by_color else "number"
     ignored = () if labels[0].by_color else DEFAULT_IGNORED
     known = replace(classes, table={}, ignored=ignored, kind=kind)
@@ -166,13 +177,15 @@ def _check_values(scan: LabelScan, classes: Classes) -> None:
     if not wrong:
         return
     value = max(wrong, key=wrong.__getitem__)
-    if scan.by_color != (classes.kind != "number"):
+    if scan.by_color != classes.by_color:
         holds, needed = ("colours", "numbers") if scan.by_color else ("numbers", "colours")
         text = f"{scan.path} holds {holds}; the classes at hand are told by {needed}"
         raise FileError(text, "label kinds", scan.path, holds)
     shown = sorted(wrong.items(), key=lambda item: -item[1])[:5]
     detail = ", ".join(f"{classes.text(value)} in {count:,} pixels" for value, count in shown)
     detail += f" and {len(wrong) - 5} more values" if len(wrong) > 5 else ""
+    if classes.multilabel:
+        raise value_mistake(scan, value, wrong[value], classes.allowed, detail)
     if not scan.by_color:
         text = (
             f"{scan.path} holds the label value {value} in {wrong[value]} pixels; allowed are "

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from utils.data.geometry import Plan, warp_mask
 from utils.data.kept import KeptSamples
 from utils.data.labels import IGNORE, Classes
-from utils.data.masks import MaskWindows, read_mask
+from utils.data.masks import MaskWindows, class_pixels, read_mask
 from utils.data.mixing import Crop, cut_out, draw_patches, join
 from utils.data.rare_classes import RareClassSampling
 from utils.data.raster import Window
@@ -65,7 +64,7 @@ class SegmentationDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, key: int | Key) -> dict[str, np.ndarray | str]:
-        """Return "image" (C, H, W), "valid" (H, W), "mask" (H, W) where there is a label, and "name"."""
+        """Return "image" (C, H, W), "valid" (H, W), "mask" where there is a label, and "name"."""
         if self.augmentation is None:
             sample = self.samples[key]
             image, valid, mask = self._read(sample, None)
@@ -144,9 +143,8 @@ def _mixed_plan(
     for attempt in range(1, _PLACES + 1):
         mask = masks[plan.window]
         crop = warp_mask(plan, mask)
-        # The first count is of the pixels that are ignored.
-        counts = torch.bincount(torch.from_numpy(crop).flatten() - IGNORE)[1:].numpy()
-        if counts.any() and counts.max() <= most * counts.sum():
+        counts, labelled = class_pixels(crop)
+        if counts.any() and counts.max() <= most * labelled:
             break
         only_place = plan.rotation is None and plan.window == (0, 0, *masks.size)
         if only_place or attempt == _PLACES:

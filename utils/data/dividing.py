@@ -1,4 +1,8 @@
-"""Samples of the splits: whole images, or the blocks into which scenes are divided."""
+"""Samples of the splits: whole images, or the blocks into which scenes are divided.
+
+Tallies are the pixels of each class (K). Where bands are classes they are 2 K numbers: the pixels where each
+class is present, then those where it is absent; what is labelled is in one of them, as of other labels.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +27,7 @@ class Part(NamedTuple):
 
 
 class Divided(NamedTuple):
-    """Scenes of which a part is held back: samples and pixels of each class (K) per split, and words."""
+    """Scenes of which a part is held back: samples and tallies per split, and words."""
 
     samples: dict[str, tuple[Sample, ...]]
     counts: dict[str, np.ndarray]
@@ -31,16 +35,15 @@ class Divided(NamedTuple):
 
 
 def whole_samples(parts: Sequence[Part], classes: Classes) -> tuple[tuple[Sample, ...], np.ndarray]:
-    """Return a sample per image, and the pixels of each class (K) in all of them."""
+    """Return a sample per image, and the tallies of all of them."""
     samples = []
-    counts = np.zeros(classes.num_classes, dtype=np.int64)
+    counts = _no_tallies(classes)
     for part in parts:
         cells = ()
         if part.label.cells is not None:
-            grid = part.label.cells.per_class(classes, part.label.nodata)
-            cells = _windows(grid.any(axis=0), part)
-        own = class_counts(part.label, classes)
-        samples.append(_sample(part, own, cells))
+            cells = _windows(cell_tallies(part.label, classes).any(axis=0), part)
+        own = tallies(part.label, classes)
+        samples.append(_sample(part, own[: classes.num_classes], cells))
         counts += own
     return tuple(samples), counts
 
@@ -53,23 +56,23 @@ def divide_scenes(parts: Sequence[Part], classes: Classes, fraction: float, seed
     """
     train: list[Sample] = []
     val: list[Sample] = []
-    counts = {split: np.zeros(classes.num_classes, dtype=np.int64) for split in ("train", "val")}
+    counts, shown = {split: _no_tallies(classes) for split in ("train", "val")}, classes.num_classes
     total, words = 0, []
     for index, part in enumerate(parts):
         cells = part.label.cells
-        grid = cells.per_class(classes, part.label.nodata)
+        grid = cell_tallies(part.label, classes)
         total += int(grid.sum())
         division = hold_back_blocks(grid, cells.side, fraction, seed + index, str(part.entry.label))
         avoid = tuple(_pixels(window, part) for window in division.avoid)
         own = (grid * division.train).sum(axis=(1, 2))
-        train.append(_sample(part, own, _windows(grid.any(axis=0) & division.train, part), avoid))
+        train.append(_sample(part, own[:shown], _windows(grid.any(axis=0) & division.train, part), avoid))
         whole = _sample(part, np.zeros_like(own))
         counts["train"] += own
         for block in division.blocks:
             held = grid[:, block.top : block.top + block.height, block.left : block.left + block.width]
             held = held.sum(axis=(1, 2))
             counts["val"] += held
-            val.append(replace(block_sample(whole, _pixels(block, part)), class_counts=_shown(held)))
+            val.append(replace(block_sample(whole, _pixels(block, part)), class_counts=_shown(held[:shown])))
         side, margin = max(block.height for block in division.blocks), division.margin
         words.append(
             f"{len(division.blocks)} blocks of {side * cells.side} pixels a side with a margin of "
@@ -83,13 +86,33 @@ def divide_scenes(parts: Sequence[Part], classes: Classes, fraction: float, seed
     return Divided({"train": tuple(train), "val": tuple(val)}, counts, text)
 
 
-def class_counts(label: LabelScan, classes: Classes) -> np.ndarray:
-    """Return the pixels of each class (K)."""
-    counts = np.zeros(classes.num_classes, dtype=np.int64)
-    for value, count in label.values(classes).items():
-        if value in classes.table and value not in classes.ignored:
-            counts[classes.table[value]] += count
-    return counts
+def tallies(label: LabelScan, classes: Classes) -> np.ndarray:
+    """Return the tallies of a label."""
+    if classes.multilabel and not label.bands:  # only its header was read
+        return _no_tallies(classes)
+    meanings = classes.meanings
+    counts = np.zeros((len(label.bands) or 1, meanings.num_classes), dtype=np.int64)
+    for own, band in zip(counts, label.bands or (label,), strict=True):
+        for value, count in band.values(meanings).items():
+            if value in meanings.table and value not in meanings.ignored:
+                own[meanings.table[value]] += count
+    return _arranged(counts, classes)
+
+
+def cell_tallies(label: LabelScan, classes: Classes) -> np.ndarray:
+    """Return the tallies of each cell of a scene's label, (K or 2 K, rows, columns)."""
+    meanings = classes.meanings
+    bands = [band.cells.per_class(meanings, label.nodata) for band in label.bands or (label,)]
+    return _arranged(np.stack(bands), classes)
+
+
+def _arranged(bands: np.ndarray, classes: Classes) -> np.ndarray:
+    """Return the tallies from the counts (bands, meanings, ...)."""
+    return np.concatenate([bands[:, 1], bands[:, 0]]) if classes.multilabel else bands[0]
+
+
+def _no_tallies(classes: Classes) -> np.ndarray:
+    return np.zeros(classes.num_classes * (2 if classes.multilabel else 1), dtype=np.int64)
 
 
 def _sample(

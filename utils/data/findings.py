@@ -27,7 +27,10 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "labels saved as JPEG, which changes the class numbers at every edge",
         "make them anew as PNG, TIFF or NPY; converting the JPEG does not mend them",
     ),
-    "label bands": ("labels with a wrong number of bands", "save one band of class ids, or RGB of 8 bits"),
+    "label bands": (
+        "labels with a wrong number of bands",
+        "save one band of class ids, or RGB of 8 bits; with --TASK multilabel one band for each class",
+    ),
     "label numbers": ("labels with numbers that are not whole", "save class ids"),
     "label is a picture": (
         "labels with more values than any set of classes",

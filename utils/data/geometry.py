@@ -109,14 +109,14 @@ def warp_image(plan: Plan, image: np.ndarray) -> np.ndarray:
 
 
 def warp_mask(plan: Plan, mask: np.ndarray) -> np.ndarray:
-    """Map the class ids of the window (h, w) to plan.size, each from the nearest pixel; IGNORE outside."""
+    """Map the mask of the window (..., h, w) to plan.size, each from the nearest pixel; IGNORE outside."""
     if plan.rotation is None:
         return resize_mask(mask, plan.size)
     rows, columns, outside = _sources(plan)
-    rows = rows.clip(0, len(mask) - 1).astype(np.intp)
-    columns = columns.clip(0, mask.shape[1] - 1).astype(np.intp)
-    warped = mask[rows, columns]
-    warped[outside] = IGNORE
+    rows = rows.clip(0, mask.shape[-2] - 1).astype(np.intp)
+    columns = columns.clip(0, mask.shape[-1] - 1).astype(np.intp)
+    warped = mask[..., rows, columns]
+    warped[..., outside] = IGNORE
     return warped
 
 
@@ -146,13 +146,13 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a mask (h, w) to the nearest pixel centre: the geometry of `resize_image`."""
-    if mask.shape == tuple(size):
+    """Resize a mask (..., h, w) to the nearest pixel centre: the geometry of `resize_image`."""
+    if mask.shape[-2:] == tuple(size):
         return mask
     rows, columns = (
-        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(mask.shape, size, strict=True)
+        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(mask.shape[-2:], size, strict=True)
     )
-    return mask[rows].take(columns, axis=1)
+    return mask[..., rows, :].take(columns, axis=-1)
 
 
 def _draw_symmetry(rng: np.random.Generator, flip: str) -> tuple[int, bool]:

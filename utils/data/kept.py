@@ -16,7 +16,7 @@ _Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class KeptSamples:
-    """Image (C, H, W), valid (H, W) and mask (H, W) of small samples, read once in the life of a process.
+    """Image (C, H, W), valid (H, W) and mask of small samples, read once in the life of a process.
 
     Args:
         classes: Meaning of the label values.

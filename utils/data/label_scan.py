@@ -1,10 +1,13 @@
 """Reading of every label once: which values it holds, how often, and in a scene where."""
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from utils.data.band_labels import band_label_info, read_band_label
 from utils.data.cells import Cells
 from utils.data.class_table import LabelScan
 from utils.data.findings import FileError, blamed
@@ -23,7 +26,7 @@ _MOST_VALUES = 1024
 
 
 def inspect(
-    entry: Entry, saturated: bool = False, cells: bool = False, *, read: bool = True
+    entry: Entry, saturated: bool = False, cells: bool = False, bands: bool = False, *, read: bool = True
 ) -> tuple[RasterInfo, LabelScan]:
     """Read an image's header and last row (a truncated file fails there), and its whole label.
 
@@ -31,6 +34,7 @@ def inspect(
         entry: The two files.
         saturated: The channels of colour labels are rounded to 0 or 255.
         cells: Counts each cell of the label by itself; a scene's always are.
+        bands: The bands of the label are classes.
         read: False reads the headers only; the scan is empty then.
 
     Raises:
@@ -42,11 +46,13 @@ def inspect(
             for piece in source_of(image):
                 check_image(piece.path)
     with blamed("unreadable label", entry.label):
-        return image, _inspect_label(entry, image, saturated, cells, read)
+        return image, _inspect_label(entry, image, saturated, cells, bands, read)
 
 
-def _inspect_label(entry: Entry, image: RasterInfo, saturated: bool, cells: bool, read: bool) -> LabelScan:
-    header = label_info(entry.label)
+def _inspect_label(
+    entry: Entry, image: RasterInfo, saturated: bool, cells: bool, bands: bool, read: bool
+) -> LabelScan:
+    header = band_label_info(entry.label) if bands else label_info(entry.label)
     if (header.height, header.width) != (image.height, image.width):
         sizes = f"{header.height} x {header.width}, its image {image.height} x {image.width}"
         raise FileError(_size_message(image, header), "label size", entry.label, sizes)
@@ -54,33 +60,62 @@ def _inspect_label(entry: Entry, image: RasterInfo, saturated: bool, cells: bool
     whole = header.nodata is not None and float(header.nodata).is_integer()
     nodata = int(header.nodata) if whole else None
     size = (header.height, header.width)
+    color, names = header.bands == 3 and not bands, header.band_names if bands else ()
     if not read:
-        return LabelScan(entry.label, *size, {}, nodata, 0, header.bands == 3, read=False)
+        return LabelScan(entry.label, *size, {}, nodata, 0, color, read=False, names=names)
     scene = cells or header.height * header.width > LARGE
     side = cell_side(*size) if scene else 0
-    grid = Cells(side, *(-(-length // side) for length in size)) if scene else None
-    counts, hidden = _count(entry.label, size, nodata, saturated and header.bands == 3, grid)
-    return LabelScan(entry.label, *size, counts, nodata, hidden, header.bands == 3, grid)
+    shape = [-(-length // side) for length in size] if scene else []
+    counters = [
+        _Counter(entry.label, nodata, Cells(side, *shape) if scene else None) for _ in names or (None,)
+    ]
+    for window in _strips(*size, side or 1):
+        label, valid = (read_band_label if bands else read_label)(entry.label, window)
+        label = saturate(label) if saturated and color else label
+        planes = (array.reshape(-1, *array.shape[-2:]) for array in (label, valid))
+        for counter, *plane in zip(counters, *planes, strict=True):
+            counter.add(window.top, *plane)
+    scans = [LabelScan(entry.label, *size, c.counts, nodata, c.hidden, color, c.grid) for c in counters]
+    return _together(scans, names) if bands else scans[0]
 
 
-def _count(
-    path: Path, size: tuple[int, int], nodata: int | None, saturated: bool, grid: Cells | None
-) -> tuple[dict[int, int], int]:
-    """Return value -> valid pixels, and the pixels that are invalid and hold the no-data value."""
-    counts: dict[int, int] = {}
-    hidden = 0
-    for window in _strips(*size, grid.side if grid else 1):
-        label, valid = read_label(path, window)
-        label = saturate(label) if saturated else label
+def _together(scans: list[LabelScan], names: tuple[str | None, ...]) -> LabelScan:
+    """Return the scan of a label from those of its bands, which are classes."""
+    counts: Counter[int] = Counter()
+    for scan in scans:
+        counts.update(scan.counts)
+    hidden = sum(scan.nodata_pixels for scan in scans)
+    return replace(scans[0], counts=dict(counts), nodata_pixels=hidden, names=names, bands=tuple(scans))
+
+
+class _Counter:
+    """Counts the values of a label, or of a band of it, strip by strip.
+
+    Args:
+        path: The label file.
+        nodata: Its no-data value, if it is a whole number.
+        grid: Counts each cell by itself.
+
+    Attributes:
+        counts: Value -> valid pixels.
+        hidden: Pixels that are invalid and hold the no-data value.
+    """
+
+    def __init__(self, path: Path, nodata: int | None, grid: Cells | None) -> None:
+        self.path, self.nodata, self.grid = path, nodata, grid
+        self.counts: dict[int, int] = {}
+        self.hidden = 0
+
+    def add(self, top: int, label: np.ndarray, valid: np.ndarray) -> None:
+        """Count a strip (h, w) whose first row is `top`."""
         values = value_counts(label[valid])
         for value, count in values:
-            counts[value] = counts.get(value, 0) + count
-        gone = ~valid & (label == nodata) if nodata is not None and not valid.all() else None
-        hidden += 0 if gone is None else int(np.count_nonzero(gone))
-        if grid is not None:
-            _require_label(path, len(counts))
-            grid.add(window.top, label, valid, [value for value, _ in values], gone)
-    return counts, hidden
+            self.counts[value] = self.counts.get(value, 0) + count
+        gone = ~valid & (label == self.nodata) if self.nodata is not None and not valid.all() else None
+        self.hidden += 0 if gone is None else int(np.count_nonzero(gone))
+        if self.grid is not None:
+            _require_label(self.path, len(self.counts))
+            self.grid.add(top, label, valid, [value for value, _ in values], gone)
 
 
 def cell_side(height: int, width: int) -> int:

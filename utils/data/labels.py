@@ -19,8 +19,9 @@ _NEAR = (-(2**15), 2**16 - 1)
 
 Color = tuple[int, int, int]
 
-# What a label file holds: class numbers, colours, or colours whose channels are rounded to 0 or 255 first.
-KINDS = ("number", "color", "saturated color")
+# What a label file holds: class numbers, colours, or colours whose channels are rounded to 0 or 255 first; or
+# in each band whether a class is present.
+KINDS = ("number", "color", "saturated color", "presence")
 
 # Okabe and Ito's eight colours, which colour-blind readers can tell apart ("Color Universal Design", 2008).
 _FIRST_COLORS: tuple[Color, ...] = (
@@ -59,7 +60,7 @@ def saturate(label: np.ndarray) -> np.ndarray:
 
 def value_text(value: int, kind: str) -> str:
     """Return a label value as users write it: 12, or #00ff00 for a colour."""
-    return str(value) if kind == "number" else f"#{value:06x}"
+    return f"#{value:06x}" if "color" in kind else str(value)
 
 
 def whole_numbers(path: Path, label: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +102,8 @@ class Classes:
     Attributes:
         names: Name of each class.
         colors: Red, green, blue (0..255) of each class.
-        table: Value in the label file -> class id; colours are packed into one number.
+        table: Value in the label file -> class id; colours are packed into one number. Where the bands are
+            the classes: value in any of them -> 1 (present) or 0 (absent).
         ignored: Values in the label file that take part neither in loss nor in metrics.
         kind: What the values are, one of `KINDS`.
     """
@@ -118,11 +120,38 @@ class Classes:
         return len(self.names)
 
     @property
+    def multilabel(self) -> bool:
+        """Whether a pixel can have several classes: masks are (K, H, W) of 0 and 1 instead of ids (H, W)."""
+        return self.kind == KINDS[3]
+
+    @property
+    def task(self) -> str:
+        """The task of a network of these classes."""
+        return "multilabel" if self.multilabel else "multiclass"
+
+    @property
+    def by_color(self) -> bool:
+        """Whether the label values are packed colours."""
+        return "color" in self.kind
+
+    @property
+    def meanings(self) -> "Classes":
+        """What the values of one band mean: the classes themselves, or absent and present."""
+        if not self.multilabel:
+            return self
+        return Classes(("absent", "present"), default_colors(2), self.table, self.ignored)
+
+    def labelled(self, tallies: np.ndarray) -> np.ndarray:
+        """Return the pixels (K) that are labelled for each class; for `tallies` see `dividing`."""
+        count = self.num_classes
+        return tallies.reshape(-1, count).sum(0) if self.multilabel else np.full(count, tallies.sum())
+
+    @property
     def allowed(self) -> str:
         """The label values that may occur, in words."""
         values = sorted(self.table)
         ranges = values and values == list(range(values[0], values[-1] + 1)) and len(values) > 2
-        ranges = ranges and self.kind == "number"
+        ranges = ranges and not self.by_color
         text = f"{values[0]}..{values[-1]}" if ranges else ", ".join(map(self.text, values))
         return f"{text} and ignored {', '.join(map(self.text, self.ignored))}" if self.ignored else text
 
@@ -149,7 +178,7 @@ class Classes:
             valid: False where the pixel is ignored whatever its value.
 
         Returns:
-            Class ids as int16, IGNORE where ignored.
+            Class ids, or 1 where present and 0 where absent, as int16; IGNORE where ignored.
 
         Raises:
             LabelValueError: A valid pixel holds a value that is neither a class nor ignored.

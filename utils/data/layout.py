@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.data.band_choice import Choice
-from utils.data.checks import cheap_findings, check_bands
+from utils.data.checks import cheap_findings, check_bands, check_label_bands
+from utils.data.class_sources import class_table, classes_file
 from utils.data.class_table import LabelScan, all_values, check_values, classes_or_values, mapped_onto
-from utils.data.classes_file import ClassesFile, find_classes_file, read_classes_json
 from utils.data.dividing import Part, divide_scenes, whole_samples
 from utils.data.extra_images import ExtraImages
 from utils.data.findings import NOTE, WARNING, FileError, Finding, Report, attempt, stop, told
@@ -22,7 +22,6 @@ from utils.data.label_map import parse_label_map
 from utils.data.labels import KINDS, Classes
 from utils.data.layouts import Layout, Request, find_layout, missing_split, read_layout
 from utils.data.layouts.base import Entry
-from utils.data.layouts.folders import IMAGE_FOLDERS
 from utils.data.raster import RasterInfo, read_palette
 from utils.data.samples import Sample
 from utils.data.scanning import How, Looking
@@ -44,6 +43,7 @@ class Reading(NamedTuple):
         band_index: Bands to take, as `band_choice` parses it.
         extra_images: Where the ancillary rasters lie.
         every_label: All labels are read first, however many there are.
+        task: "multilabel" where the bands of the labels are classes.
         val_fraction: What is held back where no validation list exists.
         seed: Start of that choice.
     """
@@ -54,6 +54,7 @@ class Reading(NamedTuple):
     band_index: str | None = None
     extra_images: str | None = None
     every_label: bool = False
+    task: str = "multiclass"
     val_fraction: float = 0.1
     seed: int = 0
 
@@ -83,6 +84,7 @@ class DatasetInfo:
         remarks: Sentences on how the data are read.
         findings: What headers, names and label values say against the data; notes are for the doctor alone.
         label_counts: Pixels of each class (K), per split.
+        labelled: Pixels (K) of which is known whether they are of a class, per split.
         value_pixels: Pixels of each label value, over all that was read.
         found: The layout and its splits in words.
         parts: Headers and label values of every file, per split, before anything is held back.
@@ -98,6 +100,7 @@ class DatasetInfo:
     remarks: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     label_counts: dict[str, np.ndarray] = field(default_factory=dict)
+    labelled: dict[str, np.ndarray] = field(default_factory=dict)
     value_pixels: dict[int, int] = field(default_factory=dict)
     found: str = ""
     sources: SourceBands | None = None
@@ -148,17 +151,18 @@ def scan_dataset(
     """
     root, reading = Path(root), reading or Reading()
     layout, groups, by_blocks = _groups(root, splits, reading, report)
-    file = _classes_file(root, layout, reading.label_dir)
-    meaning = (file or layout.meaning) if classes is None else None
+    file = classes_file(root, layout, reading.label_dir)
+    by_bands = reading.task == "multilabel" if classes is None else classes.multilabel
+    meaning = (file or (None if by_bands else layout.meaning)) if classes is None else None
     saturated = bool(meaning and meaning.saturated) if classes is None else classes.kind == KINDS[2]
-    given = reading.label_map or (None if meaning else _class_table(root))
+    given = reading.label_map or (None if meaning or by_bands else class_table(root))
     known = classes is not None or meaning is not None or bool(given)
-    how = How(saturated, by_blocks, known and not reading.every_label, reading.seed)
+    how = How(saturated, by_blocks, known and not reading.every_label, reading.seed, by_bands)
     look = Looking(root, groups, how, workers, progress=progress)
     title = "reading labels" if progress else None
     parts = _inspected(groups, partial(attempt, look), workers, title, report)
     look.finish()
-    parts = check_bands(parts, report)
+    parts = check_bands(check_label_bands(parts, classes, report), report)
     parts, sources = choose_bands(parts, file, choice, reading.band_index)
     check_number(parts, bands)
     every = [part for group in parts.values() for part in group]
@@ -245,7 +249,8 @@ def _with_samples(
     return replace(
         info,
         splits=kept,
-        label_counts={split: counts[split] for split in kept},
+        label_counts={split: counts[split][: info.classes.num_classes] for split in kept},
+        labelled={split: info.classes.labelled(counts[split]) for split in kept},
         remarks=(*info.remarks, *remarks),
         findings=(*info.findings, *cheap_findings(info.parts, counts, info.classes)),
         found=f"{layout.title} ({layout.format}): {sizes}",
@@ -278,19 +283,3 @@ def _require_labels(counts: np.ndarray, source: str, classes: Classes) -> None:
     if not counts.any():
         text = f"{source}: every label pixel is ignored; allowed values are {classes.allowed}"
         raise FileError(text, "nothing labelled", source, f"allowed values are {classes.allowed}")
-
-
-def _classes_file(root: Path, layout: Layout, label_dir: str | None) -> ClassesFile | None:
-    """Read the `classes.json` of a data set; that of a scene stands beside it, or beside its folder."""
-    path = find_classes_file(root, label_dir)
-    if path is None and layout.format == "scene":
-        folder = next(iter(layout.splits.values()))[0].image.parent
-        around = [folder, *([folder.parent] if folder.name.lower() in IMAGE_FOLDERS else [])]
-        path = next((found for place in around if (found := find_classes_file(place))), None)
-    return read_classes_json(path) if path else None
-
-
-def _class_table(root: Path) -> str | None:
-    """Return the table of colours that some data sets bring along, name,r,g,b."""
-    path = root / "class_dict.csv"
-    return str(path) if path.is_file() else None

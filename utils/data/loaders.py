@@ -79,7 +79,7 @@ def collate(items: Sequence[dict[str, np.ndarray | str]]) -> dict[str, torch.Ten
 def to_device(
     batch: dict[str, torch.Tensor | list[str]], device: torch.device | str
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Move a batch: images (B, C, H, W) float32, NaN where not valid; masks (B, H, W) int64, None without."""
+    """Move a batch: images (B, C, H, W) float32, NaN where not valid; masks int64, None without."""
     image = batch["image"]
     if image.dtype == torch.float64:
         image = image.float()

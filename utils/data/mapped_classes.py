@@ -31,7 +31,7 @@ def mapped_classes(
     Raises:
         UserError: a value of the wrong kind, or no class is left.
     """
-    by_color = known.kind != "number"
+    by_color = known.by_color
     targets = resolve_values(rules, sorted(seen), by_color, palette)
     names, table, ignored = _apply(known, targets)
     if not table:

@@ -1,8 +1,10 @@
-"""Class ids of a sample's label, by window."""
+"""Masks of a sample's label, by window: class ids (h, w), or (K, h, w) of 0 and 1 where bands are classes."""
 
 import numpy as np
+import torch
 
 from nets.errors import UserError
+from utils.data.band_labels import read_band_label
 from utils.data.labels import IGNORE, Classes, LabelValueError
 from utils.data.raster import Window, read_label
 from utils.data.samples import Sample
@@ -15,21 +17,23 @@ SMALL_LABEL = 2**22
 def read_mask(
     sample: Sample, classes: Classes, window: Window | None = None, valid: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return class ids (h, w), int16; IGNORE where ignored, where `valid` says no, and without a label.
+    """Return the mask, int16; IGNORE where ignored, where `valid` says no, and without a label.
 
     Raises:
-        UserError: The label cannot be read, or a valid pixel holds a value that is no class.
+        UserError: The label cannot be read, has other bands, or a valid pixel holds a value that is no class.
     """
     if sample.label is None:
         shape = window[2:] if window else (sample.height, sample.width)
+        shape = (classes.num_classes, *shape) if classes.multilabel else shape
         return np.full(shape, IGNORE, dtype=np.int16)
     return _encoded(sample, classes, *_values(sample, classes, window), valid)
 
 
 def _values(sample: Sample, classes: Classes, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values (h, w) that stand in the label, and where they count."""
+    """Return the values that stand in the label, (h, w) or a plane per band, and where they count."""
     part = sample.inside(window)
-    label, labelled = read_label(sample.label, part, class_values=classes.table)
+    read = read_band_label if classes.multilabel else read_label
+    label, labelled = read(sample.label, part, class_values=classes.table)
     if sample.avoid:
         labelled &= sample.allowed(part or sample.part)
     return label, labelled
@@ -48,13 +52,32 @@ def _encoded(
         raise UserError(f"{sample.label}: {error}") from error
 
 
+def shows(mask: np.ndarray, class_id: int) -> np.ndarray:
+    """Return where (h, w) a mask shows a class."""
+    return mask == class_id if mask.ndim == 2 else mask[class_id] == 1
+
+
+def class_pixels(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the pixels of each class that a mask may show, and those that are labelled.
+
+    Where bands are classes, to have none of them counts as one more.
+    """
+    if mask.ndim == 2:
+        # The first count is of the pixels that are ignored.
+        counts = torch.bincount(torch.from_numpy(mask).flatten() - IGNORE)[1:].numpy()
+        return counts, int(counts.sum())
+    present, labelled = mask == 1, (mask != IGNORE).any(axis=0)
+    none = np.count_nonzero(labelled & ~present.any(axis=0))
+    return np.append(present.sum(axis=(1, 2)), none), np.count_nonzero(labelled)
+
+
 class MaskWindows:
     """Windows of one sample's mask; a small PNG label is read once, another one whole at the second window.
 
     Args:
         sample: The sample.
         classes: Meaning of its label values.
-        whole: The whole mask (H, W), where it is known.
+        whole: The whole mask, where it is known.
     """
 
     def __init__(self, sample: Sample, classes: Classes, whole: np.ndarray | None = None) -> None:
@@ -68,14 +91,14 @@ class MaskWindows:
 
     @property
     def whole(self) -> np.ndarray:
-        """The whole mask (H, W)."""
+        """The whole mask."""
         if self._whole is None:
             self._whole = read_mask(self.sample, self.classes)
         return self._whole
 
     def __getitem__(self, window: Window) -> np.ndarray:
-        """Return the class ids of a window."""
-        part = slices(window)
+        """Return the mask of a window."""
+        part = (..., *slices(window))
         if self._whole is not None:
             return self._whole[part]
         small = self.sample.height * self.sample.width <= SMALL_LABEL

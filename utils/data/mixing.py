@@ -10,7 +10,7 @@ from utils.data.raster import Window
 
 
 class Crop(NamedTuple):
-    """Image (C, H, W), valid (H, W) and mask (H, W) of one size."""
+    """Image (C, H, W), valid (H, W) and mask (H, W) or (K, H, W) of one size."""
 
     image: np.ndarray
     valid: np.ndarray
@@ -50,7 +50,7 @@ def join(crops: Sequence[Crop], patches: Sequence[Window], crop_size: tuple[int,
     joined = Crop(
         np.empty((len(first.image), *crop_size), dtype),
         np.empty(crop_size, first.valid.dtype),
-        np.empty(crop_size, first.mask.dtype),
+        np.empty((*first.mask.shape[:-2], *crop_size), first.mask.dtype),
     )
     for crop, patch in zip(crops, patches, strict=True):
         for target, source in zip(joined, crop, strict=True):

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from utils.data.labels import IGNORE, Classes
-from utils.data.masks import SMALL_LABEL, MaskWindows, read_mask
+from utils.data.masks import SMALL_LABEL, MaskWindows, read_mask, shows
 from utils.data.raster import Window
 from utils.data.samples import Sample
 from utils.data.threads import in_threads
@@ -66,8 +66,8 @@ class RareClassSampling:
         if index in self.remembered:
             return self.remembered[index].get(class_id)
         mask = masks.whole
-        flat = np.flatnonzero(mask == class_id)
-        return np.stack(np.unravel_index(flat, mask.shape), axis=1) if flat.size else None
+        pixels = np.argwhere(shows(mask, class_id))
+        return pixels if len(pixels) else None
 
 
 def class_probabilities(totals: np.ndarray, temperature: float) -> np.ndarray:
@@ -87,20 +87,30 @@ def _remember(samples: Sequence[Sample], classes: Classes, seed: int, index: int
     seen: dict[int, int] = {}
     kept: dict[int, np.ndarray] = {}
     for window in _strips(sample):
-        mask = read_mask(sample, classes, window).ravel()
-        order = np.argsort(mask, kind="stable")
-        ids, starts, counts = np.unique(mask[order], return_index=True, return_counts=True)
-        for class_id, start, count in zip(ids.tolist(), starts.tolist(), counts.tolist(), strict=True):
-            if class_id == IGNORE:
-                continue
+        for class_id, places in _by_class(read_mask(sample, classes, window)):
+            count = len(places)
             # Each place keeps, of all pixels so far, each with the same chance.
             seen[class_id] = seen.get(class_id, 0) + count
             new = rng.random(_REMEMBERED) < count / seen[class_id]
-            chosen = order[start + rng.integers(count, size=int(new.sum()))]
+            chosen = places[rng.integers(count, size=int(new.sum()))]
             pixels = kept.setdefault(class_id, np.zeros((_REMEMBERED, 2), dtype=np.int32))
             pixels[new, 0] = window.top + chosen // sample.width
             pixels[new, 1] = chosen % sample.width
     return kept
+
+
+def _by_class(mask: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each class that a mask shows, and its pixels (N) from the first row on."""
+    if mask.ndim == 3:
+        for class_id, plane in enumerate(mask):
+            if (places := np.flatnonzero(plane == 1)).size:
+                yield class_id, places
+        return
+    order = np.argsort(mask.ravel(), kind="stable")
+    ids, starts = np.unique(mask.ravel()[order], return_index=True)
+    for class_id, places in zip(ids.tolist(), np.split(order, starts[1:]), strict=True):
+        if class_id != IGNORE:
+            yield class_id, places
 
 
 def _strips(sample: Sample) -> Iterator[Window]:

@@ -17,7 +17,7 @@ from utils.data.labels import pack_color, pack_colors, whole_numbers
 from utils.data.open_files import kept_open
 from utils.data.pictures import MOST_PIXELS, read_picture
 from utils.data.pieces import Source
-from utils.data.raster_files import as_source, is_npy, native, open_npy, open_raster
+from utils.data.raster_files import as_source, is_npy, native, open_npy, open_raster, require_lossless
 from utils.data.raster_masks import colour_bands, valid_pixels
 from utils.data.window import Window, checked, rasterio_window, slices
 
@@ -211,13 +211,7 @@ def read_label(
     else:
         with kept_open(path) as pages:
             source = pages[0]
-            if source.driver == "JPEG":
-                raise FileError(
-                    f"{path} is a JPEG: its compression changes the class numbers at every edge; "
-                    "save labels as PNG, TIFF or NPY",
-                    "JPEG label",
-                    path,
-                )
+            require_lossless(path, source)
             bands = _label_bands(pages)
             _require_label(path, len(bands), source.dtypes[0])
             window = checked(window, source.shape)
@@ -293,7 +287,8 @@ def _require_label(path: Path, count: int, dtype: str = "") -> None:
     if count != 1 and (count, dtype) != (3, "uint8"):
         has = f"{count} bands{f' of {dtype}' if dtype else ''}"
         raise FileError(
-            f"{path} has {has}; a label is one band of class ids, or red, green and blue of 8 bits",
+            f"{path} has {has}; a label is one band of class ids, or red, green and blue of 8 bits; "
+            "where each band is a class, give --TASK multilabel",
             "label bands",
             path,
             has,

@@ -12,6 +12,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from nets.errors import UserError
+from utils.data.findings import FileError
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".npy")
 # A VRT is read where it is named, never searched for: it mostly lies beside the tiles that it joins.
@@ -108,6 +109,17 @@ def _require_plain(path: Path | str, source: rasterio.DatasetReader) -> None:
     if len(set(source.dtypes)) > 1 or source.dtypes[0].startswith("complex"):
         raise UserError(
             f"{path} holds {', '.join(source.dtypes)}; its bands must share one dtype of integers or floats"
+        )
+
+
+def require_lossless(path: Path, source: rasterio.DatasetReader) -> None:
+    """Refuse a label that is a JPEG."""
+    if source.driver == "JPEG":
+        raise FileError(
+            f"{path} is a JPEG: its compression changes the class numbers at every edge; "
+            "save labels as PNG, TIFF or NPY",
+            "JPEG label",
+            path,
         )
 
 

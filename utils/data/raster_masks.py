@@ -22,6 +22,24 @@ def colour_bands(source: rasterio.DatasetReader) -> list[int]:
     ]
 
 
+def class_bands(source: rasterio.DatasetReader) -> list[int]:
+    """Return the (one-based) indices of the bands of a label whose bands are classes.
+
+    All but a PNG's alpha: the fourth band of a TIFF is often called alpha, whatever it is.
+    """
+    return colour_bands(source) if source.driver == "PNG" else list(source.indexes)
+
+
+def valid_bands(source: rasterio.DatasetReader, part: RasterioWindow) -> np.ndarray:
+    """Return (bands, h, w), True where the file's own masks say that a class band is valid."""
+    bands = class_bands(source)
+    if any(index in bands for index in _called_alpha(source)):
+        # The file's mask would be that band.
+        image, nodata = source.read(bands, window=part), source.nodata
+        return np.ones(image.shape, dtype=bool) if nodata is None else image != nodata
+    return source.read_masks(bands, window=part) > 0
+
+
 def _called_alpha(source: rasterio.DatasetReader) -> list[int]:
     return [index for index in source.indexes if source.colorinterp[index - 1] == ColorInterp.alpha]
 

@@ -96,6 +96,8 @@ def _plain(scan: LabelScan) -> dict:
         "nodata": [scan.nodata, scan.nodata_pixels],
         "by_color": scan.by_color,
         "cells": cells,
+        "names": list(scan.names),
+        "bands": [_plain(band) for band in scan.bands],
     }
 
 
@@ -106,8 +108,9 @@ def _scan(entry: Entry, kept: dict) -> LabelScan:
         cells = Cells(kept["cells"]["side"], *shape)
         cells.counts = {value: _unpacked(text, shape) for value, text in kept["cells"]["counts"]}
         cells.hidden = _unpacked(kept["cells"]["hidden"], shape)
+    more = {"names": tuple(kept["names"]), "bands": tuple(_scan(entry, band) for band in kept["bands"])}
     counts = dict(kept["counts"])
-    return LabelScan(entry.label, *kept["size"], counts, *kept["nodata"], kept["by_color"], cells)
+    return LabelScan(entry.label, *kept["size"], counts, *kept["nodata"], kept["by_color"], cells, **more)
 
 
 def _packed(array: np.ndarray) -> str:

@@ -38,12 +38,14 @@ class How(NamedTuple):
         cells: Each cell of the label is counted by itself.
         some: Not all labels need be read.
         seed: Start of the choice of those that are.
+        bands: The bands of the labels are classes.
     """
 
     saturated: bool
     cells: bool
     some: bool = False
     seed: int = 0
+    bands: bool = False
 
 
 class Looking:
@@ -69,7 +71,7 @@ class Looking:
         entries = [entry for group in groups.values() for entry in group]
         sizes = _sizes(entries, workers, progress) if how.some and len(entries) > MANY else []
         wanted = _draw(groups, sizes, how.seed) if sum(sizes) > MOST_PIXELS else range(len(entries))
-        self.how = (how.saturated, how.cells)
+        self.how = (how.saturated, how.cells, how.bands)
         self.notices: list[str] = []
         self._wanted = {entries[number] for number in wanted}
         self._new: list[tuple[Entry, LabelScan]] = []

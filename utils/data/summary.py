@@ -65,8 +65,9 @@ def histogram_rows(data: DatasetInfo) -> list[list[str]]:
         if not any(shown[index] for _, shown in found.values()):
             continue
         cells = []
-        for counts, shown in found.values():
-            cells += [f"{100 * counts[index] / max(int(counts.sum()), 1):.3g} %", str(shown[index])]
+        for split, (counts, shown) in found.items():
+            share = counts[index] / max(int(data.labelled[split][index]), 1)
+            cells += [f"{100 * share:.3g} %", str(shown[index])]
         rows.append([str(index), name, *cells])
     return rows
 

@@ -81,12 +81,12 @@ class Augmentation:
             plan: What `plan` drew.
             image: The window (C, h, w), any dtype, which is kept.
             valid: Its valid pixels (h, w).
-            mask: Its class ids (h, w), int16.
+            mask: Its class ids (h, w), or (K, h, w) of 0 and 1; int16.
             rng: Source of the changes of values.
             warped: What `warp_mask` makes of the mask, where it is known.
 
         Returns:
-            Image (C, H, W), valid (H, W) and mask (H, W) of the crop. Pixels are zero and IGNORE where
+            Image (C, H, W), valid (H, W) and mask (..., H, W) of the crop. Pixels are zero and IGNORE where
             they are not valid: the padding, and all that an invalid pixel touched in resizing.
         """
         if plan.rotation is None and valid.all():
@@ -98,7 +98,7 @@ class Augmentation:
         if any(after for _, after in missing):
             image = np.pad(image, [(0, 0), *missing])
             valid = np.pad(valid, missing)
-            mask = np.pad(mask, missing, constant_values=IGNORE)
+            mask = np.pad(mask, [*[(0, 0)] * (mask.ndim - 2), *missing], constant_values=IGNORE)
         return Crop(turn(image, plan), turn(valid, plan), turn(mask, plan))
 
     def _apply_to_all(

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from utils.data.band_choice import TrainedBands
 from utils.data.raster import Window, raster_info, read_image
+from utils.inference.decisions import decide
 from utils.inference.padding import pad_to_rules
 from utils.inference.windows import to_images
 
 # The largest difference of a logit, as a share of the largest logit, and of pixels with another class.
 MOST = 1e-3
 _LEAST = 1e-6  # logarithms of smaller probabilities are rounding
+_LEAST_SIGMOID = 1e-3  # ONNX Runtime's sigmoid is right to 1e-6, whatever the probability
 _LARGEST = 512  # side in pixels of what is compared
 
 
@@ -31,8 +33,8 @@ class Difference:
         shape: (B, H, W) of the images.
         probability: largest difference of a probability.
         logit: largest difference of a log-probability, as a share of the largest logit. Log-probabilities
-            are the logits but for a constant per pixel.
-        pixels: share of pixels with another best class.
+            are the logits but for a constant per pixel; of several labels the logits are compared.
+        pixels: share of pixels with another best class, or of several labels of other decisions.
     """
 
     shape: tuple[int, int, int]
@@ -67,13 +69,19 @@ def compare(network: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor)
         found = run(images)
     if found.shape != expected.shape:
         raise ExportError(f"{tuple(found.shape)} comes out where {tuple(expected.shape)} is right")
-    logs = [each.clamp(min=_LEAST).log() for each in (found, expected)]
+    logs = [_logs(each, network.task) for each in (found, expected)]
     return Difference(
         shape=(len(images), *images.shape[-2:]),
         probability=(found - expected).abs().max().item(),
         logit=(logs[0] - logs[1]).abs().max().item() / max(largest, torch.finfo(torch.float32).tiny),
-        pixels=(found.argmax(1) != expected.argmax(1)).float().mean().item(),
+        pixels=(decide(found, network.task) != decide(expected, network.task)).float().mean().item(),
     )
+
+
+def _logs(probabilities: Tensor, task: str) -> Tensor:
+    if task == "multilabel":
+        return probabilities.logit(_LEAST_SIGMOID)
+    return probabilities.clamp(min=_LEAST).log()
 
 
 def check(

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.data.labels import IGNORE, Classes
+from utils.data.labels import Classes
 from utils.data.photometric import BandRanges
-from utils.evaluation.overlays import INVALID, draw_legend, overlay
+from utils.evaluation.overlays import INVALID, draw_legend, ignored_pixels, overlay, shown_classes
 from utils.evaluation.plots import INK, fonts, legible, save
 
 MARK = (255, 0, 255)
@@ -43,10 +43,10 @@ def stretch(image: np.ndarray, shown: Sequence[int], limits: np.ndarray) -> np.n
 
 def mark_ignored(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Draw slanting magenta lines over the ignored pixels of a picture (H, W, 3)."""
-    rows, columns = np.indices(mask.shape)
+    rows, columns = np.indices(mask.shape[-2:])
     lines = (rows + columns) % _STRIPE == 0
     marked = picture.copy()
-    marked[lines & (mask == IGNORE)] = MARK
+    marked[lines & ignored_pixels(mask)] = MARK
     return marked
 
 
@@ -64,7 +64,7 @@ def draw_batch(
 
     Args:
         images: (B, C, H, W) float, NaN where invalid.
-        masks: (B, H, W) class ids, `IGNORE` where ignored.
+        masks: (B, H, W) class ids, `IGNORE` where ignored; of several labels (B, K, H, W) of 0 and 1.
         names: of the samples.
         shown: bands to show, three or one.
         limits: black and white of these bands (2, n).
@@ -76,10 +76,10 @@ def draw_batch(
     for image, mask, name in zip(images, masks, legible(names), strict=True):
         picture = stretch(image, shown, limits)
         panels.append((name, picture, mark_ignored(overlay(picture, mask, classes.colors), mask)))
-    occurring = np.unique(masks[masks != IGNORE]).tolist()
+    occurring = sorted({index for mask in masks for index in shown_classes(mask)})
     labels = legible(classes.names)
     legend = [(labels[index], classes.colors[index]) for index in occurring]
-    legend += [("ignored", MARK)] if (masks == IGNORE).any() else []
+    legend += [("ignored", MARK)] if any(ignored_pixels(mask).any() for mask in masks) else []
     draw_panels(panels, legend, path, title)
 
 

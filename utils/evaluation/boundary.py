@@ -29,12 +29,16 @@ class BoundaryIoU:
         self.union = torch.zeros(num_classes, dtype=torch.int64)
 
     def update(self, predictions: Tensor, masks: Tensor) -> None:
-        """Add a batch, (B, H, W) each, masks negative where ignored."""
+        """Add a batch, (B, H, W) or (B, K, H, W) each, masks negative where ignored."""
         distance = boundary_width(*masks.shape[-2:])
-        ignored = masks < 0
         for index in range(len(self.hits)):
-            truth = _outline(masks == index, ignored, distance)
-            found = _outline((predictions == index) & ~ignored, ignored, distance)
+            own = (masks, predictions, index)
+            if masks.dim() == 4:  # several labels
+                own = (masks[:, index], predictions[:, index], 1)
+            mask, prediction, value = own
+            ignored = mask < 0
+            truth = _outline(mask == value, ignored, distance)
+            found = _outline((prediction == value) & ~ignored, ignored, distance)
             self.hits[index] += int((truth & found).sum())
             self.union[index] += int((truth | found).sum())
 

@@ -9,14 +9,14 @@ from PIL import Image
 
 from nets.errors import UserError
 from utils.data.bands import rgb_bands
-from utils.data.labels import IGNORE, Classes
+from utils.data.labels import Classes
 from utils.data.layout import DatasetInfo
 from utils.data.masks import read_mask
 from utils.data.raster import Window
 from utils.data.samples import LARGE, Sample
 from utils.data.source import read_source
 from utils.evaluation.batches import MARK, draw_panels, mark_ignored
-from utils.evaluation.overlays import overlay, preview
+from utils.evaluation.overlays import ignored_pixels, overlay, preview, shown_classes
 from utils.evaluation.plots import legible
 
 SIDE = 256  # pixels of the longer side of a picture
@@ -41,8 +41,8 @@ def draw_contact_sheet(data: DatasetInfo, path: Path, title: str = "") -> None:
                 picture, mask = _thumbnail(sample, _tolerant(data), rgb)
             except UserError:
                 continue
-            shown[np.unique(mask[mask != IGNORE])] = True
-            striped |= bool((mask == IGNORE).any())
+            shown[shown_classes(mask)] = True
+            striped |= bool(ignored_pixels(mask).any())
             marked = mark_ignored(overlay(picture, mask, data.classes.colors), mask)
             name = (
                 sample.name if len(sample.name) <= _LONGEST_NAME else f"…{sample.name[1 - _LONGEST_NAME :]}"
@@ -84,7 +84,7 @@ def _tolerant(data: DatasetInfo) -> Classes:
 
 
 def _thumbnail(sample: Sample, classes: Classes, rgb: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the picture (h, w, 3) and the class ids (h, w) of a sample, shrunk to `SIDE` pixels."""
+    """Return the picture (h, w, 3) and the mask of a sample, shrunk to `SIDE` pixels."""
     window = None
     if sample.height * sample.width > LARGE:
         cell = sample.cells[len(sample.cells) // 2] if sample.cells else sample.part
@@ -95,14 +95,14 @@ def _thumbnail(sample: Sample, classes: Classes, rgb: Sequence[int]) -> tuple[np
     image, valid = read_source(sample.source, sample.inside(window))
     mask = read_mask(sample, classes, window, valid)
     picture = preview(image, valid, rgb)
-    height, width = mask.shape
+    height, width = mask.shape[-2:]
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     way = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in ((size[1], height), (size[0], width))
     )
-    return np.asarray(Image.fromarray(picture).resize(size, way)), mask[np.ix_(rows, columns)]
+    return np.asarray(Image.fromarray(picture).resize(size, way)), mask[..., rows[:, None], columns]
 
 
 def framed(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:

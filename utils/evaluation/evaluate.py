@@ -12,6 +12,7 @@ from utils.data.labels import IGNORE
 from utils.data.loaders import to_device
 from utils.devices import unwrap
 from utils.evaluation.metrics import ConfusionMatrix, Metrics, compute_metrics
+from utils.inference.decisions import decide_outputs
 from utils.inference.padding import pad_to_rules
 
 Criterion = Callable[[dict, Tensor], tuple[Tensor, Tensor]]
@@ -50,15 +51,16 @@ def evaluate_network(
         criterion: (outputs, masks) -> (total, main) loss, in eval mode if it is a module; None measures no
             loss.
         progress: wraps the loader, e.g. `functools.partial(tqdm, desc="val")`.
-        classify: images (B, C, H, W) -> class ids (B, H, W), where these are not the largest logits; without
-            a criterion only.
-        each: called with every batch, its class ids and its masks, (B, H, W).
+        classify: images (B, C, H, W) -> class ids (B, H, W), where these are not those of `decide_outputs`;
+            without a criterion only.
+        each: called with every batch, its class ids and its masks, (B, H, W); of several labels these and the
+            class ids are (B, K, H, W) of 0 and 1.
 
     Returns:
         The confusion matrix of all pixels; the losses {"total", "main"} averaged over the valid pixels (NaN
         where there is none), or None without a criterion; the scores of each image in the loader's order.
     """
-    confusion = ConfusionMatrix(unwrap(network).num_classes)
+    confusion = ConfusionMatrix(unwrap(network).num_classes, unwrap(network).task)
     sums, pixels = [0.0, 0.0], 0
     scores: list[Metrics] = []
     batches = progress(loader) if progress else loader
@@ -71,10 +73,10 @@ def evaluate_network(
             else:
                 images, masks = pad_batch(images, masks, network)
                 outputs = network(images)
-                predictions = outputs["logits"].argmax(1)
+                predictions = decide_outputs(unwrap(network), outputs)
             counts = confusion.update(predictions, masks)
             if each:
-                each(batch, predictions[:, :height, :width], masks[:, :height, :width])
+                each(batch, predictions[..., :height, :width], masks[..., :height, :width])
             scores += [compute_metrics(matrix) for matrix in counts.cpu()]
             valid = int(counts.sum())
             if criterion and valid:  # the mean over no pixel is NaN and would spoil the sum
@@ -89,7 +91,7 @@ def evaluate_network(
 
 
 def pad_batch(images: Tensor, masks: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:
-    """Pad images (B, C, H, W) to the sizes that the network accepts and masks (B, H, W) with ignored pixels.
+    """Pad images (B, C, H, W) to the sizes that the network accepts, and masks with ignored pixels.
 
     Padded outputs can then be compared with the padded masks as they are, at whatever scale a loss works.
     """

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from nets.errors import UserError
+from utils.data.band_labels import band_label_info, read_band_label
 from utils.data.dataset import SegmentationDataset
-from utils.data.labels import IGNORE
+from utils.data.labels import IGNORE, Classes
 from utils.data.raster import label_info, raster_info, read_label
 from utils.data.samples import Sample
 from utils.evaluation.metrics import ConfusionMatrix, Metrics, compute_metrics
@@ -39,26 +40,30 @@ def find_maps(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     return maps
 
 
-def read_map(path: Path, num_classes: int, sample: Sample) -> np.ndarray:
-    """Return the class ids (H, W) of a sample's part of a map, IGNORE where it has no data.
+def read_map(path: Path, classes: Classes, sample: Sample) -> np.ndarray:
+    """Return a sample's part of a class map, (H, W) or (K, H, W), IGNORE where it has no data.
 
     Raises:
-        UserError: another size than the image, or a value that is no class.
+        UserError: another size than the image, other bands, or a value that is no class.
     """
-    own, image = label_info(path), raster_info(sample.image)
+    several, num_classes = classes.multilabel, classes.num_classes
+    own, image = (band_label_info if several else label_info)(path), raster_info(sample.image)
     if (own.height, own.width) != (image.height, image.width):
         raise UserError(
             f"{path} has {own.height} x {own.width} pixels, its image {image.height} x {image.width}; "
             "predict the image again"
         )
-    ids, valid = read_label(path, sample.window)
+    if several and own.bands != num_classes:
+        raise UserError(f"{path} has {own.bands} bands; {num_classes} are wanted, one for each class")
+    ids, valid = (read_band_label if several else read_label)(path, sample.window)
     # PNGs of the predict programs mark missing data by the largest value.
     valid &= ids != (255 if num_classes <= 255 else 65535)
-    wrong = valid & ((ids < 0) | (ids >= num_classes))
+    highest = 1 if several else num_classes - 1
+    wrong = valid & ((ids < 0) | (ids > highest))
     if wrong.any():
         raise UserError(
             f"{path} holds {ids[wrong][0]} in {np.count_nonzero(wrong)} pixels; "
-            f"class ids from 0 to {num_classes - 1} are wanted"
+            + (f"class ids from 0 to {highest} are wanted" if not several else "1 and 0 are wanted")
         )
     return np.where(valid, ids.astype(np.int64), IGNORE)
 
@@ -75,7 +80,7 @@ def evaluate_files(
     Args:
         maps: name of an image -> its map.
         images: with labels.
-        each: called with the batch of one image, its predictions and its masks, (1, H, W).
+        each: called with the batch of one image, its predictions and its masks, (1, H, W) or (1, K, H, W).
         progress: wraps the numbers of the images.
         share: numbers of the images to compare, default: all.
 
@@ -83,12 +88,12 @@ def evaluate_files(
         The confusion matrix, the scores of each of these images, and how many labelled pixels the maps leave
         out; these are not counted.
     """
-    confusion = ConfusionMatrix(images.classes.num_classes)
+    confusion = ConfusionMatrix(images.classes.num_classes, images.classes.task)
     scores: list[Metrics] = []
     left_out = 0
     for index in progress(range(len(images)) if share is None else share):
         item = images[index]
-        ids = read_map(maps[item["name"]], images.classes.num_classes, images.samples[index])
+        ids = read_map(maps[item["name"]], images.classes, images.samples[index])
         left_out += int(((item["mask"] >= 0) & (ids == IGNORE)).sum())
         masks = torch.from_numpy(np.where(ids == IGNORE, IGNORE, item["mask"]).astype(np.int64))[None]
         predictions = torch.from_numpy(ids)[None]

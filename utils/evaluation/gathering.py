@@ -21,8 +21,7 @@ def whole_split(
         scores: number of an image -> its scores, for this process's images.
         left_out: pixels of these images that are not counted.
     """
-    whole = ConfusionMatrix(confusion.num_classes)
-    whole.matrix = total(confusion.matrix.cpu())
+    whole = ConfusionMatrix.of(total(confusion.matrix.cpu()))
     every = dict(scores)
     if count() > 1:
         own = json.dumps({str(index): metrics.to_dict() for index, metrics in scores.items()})
@@ -42,14 +41,15 @@ class SceneScores:
     Args:
         blocks: name of a block -> name of its scene; a tile is a block of itself and not counted here.
         num_classes: K.
+        task: of the network.
     """
 
-    def __init__(self, blocks: Mapping[str, str], num_classes: int) -> None:
+    def __init__(self, blocks: Mapping[str, str], num_classes: int, task: str = "multiclass") -> None:
         self.blocks = {block: scene for block, scene in blocks.items() if block != scene}
-        self.scenes = {scene: ConfusionMatrix(num_classes) for scene in self.blocks.values()}
+        self.scenes = {scene: ConfusionMatrix(num_classes, task) for scene in self.blocks.values()}
 
     def update(self, names: Sequence[str], predictions: Tensor, masks: Tensor) -> None:
-        """Add a batch of blocks, (B, H, W) each, masks negative where ignored."""
+        """Add a batch of blocks, masks negative where ignored."""
         for index, name in enumerate(names):
             if name in self.blocks:
                 part = slice(index, index + 1)

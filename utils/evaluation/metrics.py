@@ -1,7 +1,8 @@
 """Confusion matrix and the scores that follow from it.
 
 One matrix over all pixels of a split (rows truth, columns prediction) is all that is kept; every score is
-computed from it, so batches, processes and images of any size add up exactly.
+computed from it, so batches, processes and images of any size add up exactly. Of several labels there is one
+for each class, whose rows and columns are absent and present.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from torch import Tensor
 
 OVERALL = ("Acc", "Kappa", "mIoU", "FWIoU", "Precision", "Recall", "F1", "F2")
 PER_CLASS = ("IoU", "Precision", "Recall", "F1", "F2")
+# Of several labels: what the (2, 2) pixels of a class are, where it is present and where it is absent.
+PRESENCE = ("found", "missed", "false alarm", "rightly absent")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Metrics:
     one value per class, None where the class is absent, that is neither in truth nor in prediction. A
     class that occurs but is never predicted (or never true) scores 0. Without a single valid pixel every
     class is absent and every mean is 0, never NaN: such a split must not look good or break a comparison.
+    Of several labels Acc and Kappa are of all decisions, K at each pixel. `pixels` are a class's true ones.
     """
 
     Acc: float
@@ -96,22 +100,45 @@ def count_pairs(predictions: Tensor, masks: Tensor, num_classes: int) -> Tensor:
     return counts.view(batch, num_classes, num_classes)
 
 
+def count_presence(predictions: Tensor, masks: Tensor) -> Tensor:
+    """Map predictions and masks (B, K, H, W) of 0 and 1 to matrices per image and class (B, K, 2, 2)."""
+    if masks.dim() != 4:
+        raise ValueError(f"masks {tuple(masks.shape)} of several labels must be (B, K, H, W)")
+    planes = [tensor.flatten(0, 1) for tensor in (predictions, masks)]
+    return count_pairs(*planes, 2).view(*masks.shape[:2], 2, 2)
+
+
 class ConfusionMatrix:
     """Pixel counts of (truth, prediction) pairs, added up batch by batch in constant memory.
 
     Attributes:
-        matrix: (K, K) int64, rows truth, columns prediction, on the device of the latest update.
+        matrix: (K, K) int64, rows truth, columns prediction, on the device of the latest update; of several
+            labels (K, 2, 2).
     """
 
-    def __init__(self, num_classes: int):
+    def __init__(self, num_classes: int, task: str = "multiclass"):
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}; at least 1")
         self.num_classes = num_classes
-        self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        shape = (num_classes, 2, 2) if task == "multilabel" else (num_classes, num_classes)
+        self.matrix = torch.zeros(shape, dtype=torch.int64)
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> "ConfusionMatrix":
+        """Return one with these counts."""
+        confusion = cls(len(matrix))
+        confusion.matrix = matrix
+        return confusion
 
     def update(self, predictions: Tensor, masks: Tensor) -> Tensor:
-        """Add a batch, (B, H, W) each, masks negative where ignored; return its (B, K, K) per image."""
-        counts = count_pairs(predictions, masks, self.num_classes)
+        """Add a batch, masks negative where ignored; return the matrix of each image, (B, *matrix.shape).
+
+        Both are (B, H, W) or, of several labels, (B, K, H, W).
+        """
+        if self.matrix.dim() == 3:
+            counts = count_presence(predictions, masks)
+        else:
+            counts = count_pairs(predictions, masks, self.num_classes)
         self.matrix = self.matrix.to(counts.device) + counts.sum(0)
         return counts
 
@@ -130,10 +157,16 @@ class ConfusionMatrix:
 
 
 def compute_metrics(matrix: Tensor) -> Metrics:
-    """Return the scores of one (K, K) confusion matrix, rows truth, columns prediction."""
+    """Return the scores of one (K, K) confusion matrix, rows truth, columns prediction, or of (K, 2, 2)."""
     matrix = matrix.cpu()
-    hits = matrix.diagonal().tolist()
-    truth, predicted = matrix.sum(1).tolist(), matrix.sum(0).tolist()
+    if matrix.dim() == 3:
+        hits, truth, predicted = (
+            part.tolist() for part in (matrix[:, 1, 1], matrix[:, 1].sum(1), matrix[..., 1].sum(1))
+        )
+        matrix = matrix.sum(0)
+    else:
+        hits = matrix.diagonal().tolist()
+        truth, predicted = matrix.sum(1).tolist(), matrix.sum(0).tolist()
     present = [index for index in range(len(hits)) if truth[index] or predicted[index]]
 
     def fill(score: dict[int, float]) -> tuple[float | None, ...]:
@@ -149,12 +182,12 @@ def compute_metrics(matrix: Tensor) -> Metrics:
         "F2": {i: 5 * hits[i] / (4 * truth[i] + predicted[i]) for i in present},
     }
     means = {name: _ratio(sum(score.values()), len(present)) for name, score in scores.items()}
-    total = sum(truth)
+    right, rows, columns = int(matrix.trace()), matrix.sum(1).tolist(), matrix.sum(0).tolist()
     return Metrics(
-        Acc=_ratio(sum(hits), total),
-        Kappa=_kappa(sum(hits), truth, predicted),
+        Acc=_ratio(right, sum(rows)),
+        Kappa=_kappa(right, rows, columns),
         mIoU=means["IoU"],
-        FWIoU=_ratio(sum(truth[i] * iou[i] for i in present), total),
+        FWIoU=_ratio(sum(truth[i] * iou[i] for i in present), sum(truth)),
         Precision=means["Precision"],
         Recall=means["Recall"],
         F1=means["F1"],

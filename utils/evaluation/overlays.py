@@ -15,6 +15,7 @@ from utils.evaluation.plots import INK, MUTED, fonts, legible, save
 
 INVALID = (128, 128, 128)
 IGNORED = (225, 225, 225)
+NOTHING = (40, 40, 40)
 ERROR = (214, 39, 40)
 
 _SAMPLE = 1_000_000  # pixels that are enough for percentiles
@@ -57,7 +58,18 @@ def _stretch(band: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def colorize(class_map: np.ndarray, colors: Sequence[Sequence[int]], ignored: int = IGNORE) -> np.ndarray:
-    """Map class ids (H, W) to their colours, uint8 (H, W, 3); ignored pixels are light grey."""
+    """Map a class map to its colours, uint8 (H, W, 3); ignored pixels are light grey.
+
+    Of several labels, (K, H, W) of 0 and 1, a pixel has the mean colour of its classes; without any it is
+    nearly black.
+    """
+    if class_map.ndim == 3:
+        present = class_map == 1
+        count = present.sum(axis=0)[..., None]
+        total = np.tensordot(present, np.array(colors, np.float32), axes=(0, 0))
+        mixed = np.where(count, (total / count.clip(min=1) + 0.5).astype(np.uint8), np.uint8(NOTHING))
+        mixed[ignored_pixels(class_map, ignored)] = IGNORED
+        return mixed
     table = np.array([*colors, IGNORED], dtype=np.uint8)
     ids = class_map.astype(np.int64)
     return table[np.where(ids == ignored, len(colors), ids)]
@@ -70,17 +82,34 @@ def overlay(
     alpha: float = 0.5,
     ignored: int = IGNORE,
 ) -> np.ndarray:
-    """Lay class colours over a picture (H, W, 3), `alpha` of them; ignored pixels stay as they are."""
+    """Lay class colours over a picture (H, W, 3), `alpha` of them; ignored pixels stay as they are.
+
+    So do those that of several labels have none.
+    """
     mixed = (1 - alpha) * picture + alpha * colorize(class_map, colors, ignored)
-    return np.where((class_map == ignored)[..., None], picture, (mixed + 0.5).astype(np.uint8))
+    bare = class_map == ignored if class_map.ndim == 2 else ~(class_map == 1).any(axis=0)
+    return np.where(bare[..., None], picture, (mixed + 0.5).astype(np.uint8))
+
+
+def ignored_pixels(class_map: np.ndarray, ignored: int = IGNORE) -> np.ndarray:
+    """Return where (H, W) a class map is ignored, of several labels all of them."""
+    return class_map == ignored if class_map.ndim == 2 else (class_map == ignored).all(axis=0)
+
+
+def shown_classes(class_map: np.ndarray) -> list[int]:
+    """Return the ids of the classes that a class map shows."""
+    if class_map.ndim == 2:
+        return np.unique(class_map[class_map != IGNORE]).tolist()
+    return np.flatnonzero((class_map == 1).any(axis=(1, 2))).tolist()
 
 
 def mark_errors(picture: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Draw the wrong pixels red on a pale grey picture (H, W, 3); ignored pixels are light grey."""
     grey = picture.astype(np.float32).mean(axis=2, keepdims=True)
     result = np.repeat((110 + 0.5 * grey).astype(np.uint8), 3, axis=2)
-    result[truth == IGNORE] = IGNORED
-    result[(truth != IGNORE) & (truth != prediction)] = ERROR
+    result[ignored_pixels(truth)] = IGNORED
+    wrong = (truth != IGNORE) & (truth != prediction)
+    result[wrong if wrong.ndim == 2 else wrong.any(axis=0)] = ERROR
     return result
 
 
@@ -98,23 +127,24 @@ def side_by_side(
 
     Args:
         picture: uint8 (H, W, 3), as `preview` makes it.
-        truth: class ids (H, W), `IGNORE` where ignored.
-        prediction: class ids (H, W).
+        truth: class ids (H, W), `IGNORE` where ignored; of several labels (K, H, W) of 0 and 1.
+        prediction: likewise.
         classes: names and colours.
         path: PNG to write.
         title: line above the panels.
         largest: longer sides are shrunk to this many pixels, so that a whole scene stays a picture.
     """
     counted = truth != IGNORE
-    occurring = np.union1d(np.unique(truth[counted]), np.unique(prediction))
+    occurring = sorted({*shown_classes(truth), *shown_classes(prediction)})
     wrong = (counted & (truth != prediction)).sum() / max(1, counted.sum())
-    step = math.ceil(max(truth.shape) / largest)
+    step = math.ceil(max(truth.shape[-2:]) / largest)
     if step > 1:
         picture = np.asarray(Image.fromarray(picture).reduce(step))
         rows, columns = (  # the middle of each block that `reduce` averages, the last one cut short
-            np.minimum(np.arange(math.ceil(side / step)) * step + step // 2, side - 1) for side in truth.shape
+            np.minimum(np.arange(math.ceil(side / step)) * step + step // 2, side - 1)
+            for side in truth.shape[-2:]
         )
-        truth, prediction = (ids[np.ix_(rows, columns)] for ids in (truth, prediction))
+        truth, prediction = (ids[..., rows[:, None], columns] for ids in (truth, prediction))
     panels = {
         "input": picture,
         "truth": colorize(truth, classes.colors),
@@ -123,7 +153,8 @@ def side_by_side(
     }
     names = legible(classes.names)
     legend = [(names[index], classes.colors[index]) for index in occurring]
-    legend += [] if counted.all() else [("ignored", IGNORED)]
+    legend += [("none", NOTHING)] if truth.ndim == 3 else []
+    legend += [("ignored", IGNORED)] if ignored_pixels(truth).any() else []
     _draw_panels(panels, legend, path, legible([title], longest=120)[0] if title else "")
 
 

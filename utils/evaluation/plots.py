@@ -20,6 +20,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from utils.evaluation.metrics import PRESENCE
 from utils.files import replacing
 
 # fonts with Chinese, Japanese and Korean characters as Windows, macOS and Linux bring them
@@ -93,42 +94,46 @@ def save(figure: Figure, path: Path, dpi: int = 140) -> None:
 def draw_confusion(matrix: Tensor | np.ndarray, class_names: Sequence[str], path: Path) -> None:
     """Draw a (K, K) confusion matrix (rows truth, columns prediction), each row as shares of its true pixels.
 
-    Cells carry their percentage up to 20 classes; the row of a class without true pixels stays blank.
+    Cells carry their percentage up to 20 classes; the row of a class without true pixels stays blank. Of
+    several labels, (K, 2, 2), a row shows what becomes of the pixels with and of those without a class.
     """
     counts = np.asarray(matrix.cpu() if isinstance(matrix, Tensor) else matrix, dtype=np.float64)
-    truth = counts.sum(axis=1, keepdims=True)
+    several = counts.ndim == 3
+    counts = counts[:, ::-1, ::-1] if several else counts
+    truth = counts.sum(axis=-1, keepdims=True)
     shares = np.divide(100 * counts, truth, out=np.full_like(counts, np.nan), where=truth > 0)
     classes = len(counts)
+    shares = shares.reshape(classes, -1)
     cell = min(0.8, max(0.16, 10 / classes))  # inches
     size = max(2.4, cell * classes)
     labels = legible(class_names)
     with fonts():
-        figure = Figure(figsize=(size, size))
+        figure = Figure(figsize=(max(2.4, cell * 4) if several else size, size))
         axes = figure.add_axes((0, 0, 1, 1))  # the labels stand outside; `save` widens the picture to them
         colors = matplotlib.colormaps["Blues"].with_extremes(bad="#f2f2f2")
-        image = axes.imshow(shares, cmap=colors, vmin=0, vmax=100)
-        _label_cells(axes, labels, cell)
+        image = axes.imshow(shares, cmap=colors, vmin=0, vmax=100, aspect="auto" if several else "equal")
+        _label_cells(axes, labels, list(PRESENCE) if several else labels, cell)
         if classes <= 20:
             _print_shares(axes, shares, cell)
         side = axes.inset_axes((1 + 0.12 / size, 0, 0.16 / size, 1))
         bar = figure.colorbar(image, cax=side, ticks=range(0, 101, 20))
-        bar.set_label("% of the true pixels of a class", fontsize=9)
+        what = "with or without a class" if several else "of a class"
+        bar.set_label(f"% of the true pixels {what}", fontsize=9)
         bar.ax.tick_params(labelsize=8, length=2)
         bar.outline.set_visible(False)
         save(figure, path)
 
 
-def _label_cells(axes: Axes, labels: list[str], cell: float) -> None:
-    steps = range(len(labels))
+def _label_cells(axes: Axes, labels: list[str], columns: list[str], cell: float) -> None:
     font = min(10.0, max(7.0, 15 * cell))
-    flat = max(len(label) for label in labels) * 0.6 * font / 72 < 0.92 * cell
+    flat = max(len(label) for label in columns) * 0.6 * font / 72 < 0.92 * cell
     turned = {} if flat else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(steps, labels, fontsize=font, **turned)
-    axes.set_yticks(steps, labels, fontsize=font)
+    axes.set_xticks(range(len(columns)), columns, fontsize=font, **turned)
+    axes.set_yticks(range(len(labels)), labels, fontsize=font)
     axes.set_xlabel("prediction", fontsize=11, labelpad=8)
     axes.set_ylabel("truth", fontsize=11, labelpad=8)
-    axes.set_xticks([step - 0.5 for step in steps][1:], minor=True)
-    axes.set_yticks([step - 0.5 for step in steps][1:], minor=True)
+    axes.set_xticks([step - 0.5 for step in range(1, len(columns))], minor=True)
+    axes.set_yticks([step - 0.5 for step in range(1, len(labels))], minor=True)
     axes.grid(which="minor", color="white", linewidth=1.2)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from utils.evaluation.boundary import BoundaryIoU
-from utils.evaluation.metrics import OVERALL, PER_CLASS, Metrics
+from utils.evaluation.metrics import OVERALL, PER_CLASS, PRESENCE, Metrics
 from utils.files import replacing
 
 ABSENT = "-"
@@ -83,9 +83,15 @@ def write_metrics(
 
 
 def write_confusion(matrix: Tensor, class_names: Sequence[str], path: Path) -> None:
-    """Write the (K, K) pixel counts, rows truth, columns prediction, with the class names on both sides."""
+    """Write the (K, K) pixel counts, rows truth, columns prediction, with the class names on both sides.
+
+    Of several labels, (K, 2, 2), a row has the four counts of a class, as `PRESENCE` calls them.
+    """
+    head = ["truth \\ prediction", *class_names]
+    if matrix.dim() == 3:
+        head, matrix = ["class", *PRESENCE], matrix.flip(1, 2).flatten(1)
     rows = [[name, *counts] for name, counts in zip(class_names, matrix.tolist(), strict=True)]
-    write_csv(path, [["truth \\ prediction", *class_names], *rows])
+    write_csv(path, [head, *rows])
 
 
 def write_images(

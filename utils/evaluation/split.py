@@ -20,6 +20,7 @@ from utils.evaluation.metrics import ConfusionMatrix, Metrics
 from utils.evaluation.overlays import overlay, preview, side_by_side
 from utils.evaluation.plots import draw_confusion
 from utils.evaluation.report import write_confusion, write_images, write_metrics
+from utils.inference.messages import classes_line
 from utils.inference.writing import write_png
 
 
@@ -68,7 +69,7 @@ def reading_as_trained(options: argparse.Namespace, trained: Mapping[str, object
         trained: flags of the run, empty where the checkpoint has none. What the run held back follows from
             its seed. Its label map is in the checkpoint's label table, its bands are in the checkpoint.
     """
-    names = ("DATASET_FORMAT", "LABEL_DIR", "EXTRA_IMAGES")
+    names = ("DATASET_FORMAT", "LABEL_DIR", "TASK", "EXTRA_IMAGES")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return reading_of({**trained, **given, "LABEL_MAP": options.LABEL_MAP, "BAND_INDEX": None})
 
@@ -104,7 +105,7 @@ def introduction(dataset: DatasetInfo, split: str, device: str) -> str:
         f"images:  {len(dataset.splits[split])} of the split {split} in {dataset.root}",
         f"layout:  {dataset.found}",
         f"bands:   {dataset.bands} ({', '.join(dataset.band_names)})",
-        f"classes: {classes.num_classes} ({', '.join(classes.names)})",
+        classes_line(classes),
         *(f"notice:  {notice}" for notice in dataset.notices),
     ]
     return "\n".join(lines)
@@ -175,7 +176,7 @@ def draw_worst(
 ) -> Iterator[Path]:
     """Draw the worst images beside their truth, and yield the pictures written.
 
-    `classify` maps an item of `images` to class ids (H, W).
+    `classify` maps an item of `images` to class ids (H, W), or of several labels (K, H, W).
 
     Pictures of an earlier evaluation in the same folder are removed. Pixels that the prediction leaves out
     are not compared.

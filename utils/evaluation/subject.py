@@ -42,7 +42,7 @@ class Subject:
         source: where the class ids come from, in words.
         score: (each, progress) -> confusion matrix, scores of each image, and pixels that are left out;
             `each` is called with this process's share of the images.
-        classify: item of `images` -> class ids (H, W).
+        classify: item of `images` -> class ids (H, W), or of several labels (K, H, W) of 0 and 1.
         beside: folder where results stand by default.
     """
 
@@ -73,6 +73,10 @@ def _network(
     batch_size = options.BATCH_SIZE // count()
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
+    if options.TASK not in (None, network.task):
+        raise UserError(
+            f"--TASK {options.TASK} is given, {options.WEIGHTS} is for {network.task}; leave --TASK out"
+        )
     reading = reading_as_trained(options, network.about.get("options", {}))
     dataset = open_split(options.DATASET_PATH, options.SPLIT, classes, TrainedBands.of(network), reading)
     classes = dataset.classes
@@ -84,7 +88,7 @@ def _network(
     network = network.to(device)
     predict = predictor(network, device, options.TTA or ())
     windows = {"window": options.WINDOW, "overlap": options.OVERLAP, "blend": options.BLEND}
-    classify = Classify(predict, classes.num_classes, batch_size=batch_size, **windows)
+    classify = Classify(predict, classes.num_classes, batch_size=batch_size, task=network.task, **windows)
     # The plain way shares its arithmetic with the validation of training.
     way = classify if options.TTA or options.WINDOW else None
 
@@ -122,7 +126,7 @@ def _maps(options: argparse.Namespace) -> Subject:
         return whole_split(matrix, dict(zip(mine, scores, strict=True)), left_out)
 
     def one(item: dict) -> np.ndarray:
-        return read_map(maps[item["name"]], classes.num_classes, samples[item["name"]])
+        return read_map(maps[item["name"]], classes, samples[item["name"]])
 
     return Subject(
         dataset, images, scenes, f"none, the class maps in {folder} are judged", score, one, folder

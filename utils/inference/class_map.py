@@ -1,4 +1,7 @@
-"""From probabilities to a class map, and what share of a scene each class takes."""
+"""From probabilities to a class map, and what share of a scene each class takes.
+
+A class map is class ids (h, w); of several labels (K, h, w) with 1 where a class is present and 0 where not.
+"""
 
 from collections.abc import Sequence
 
@@ -8,6 +11,7 @@ from rasterio.crs import CRS
 
 from utils.data.labels import Classes
 from utils.data.raster import RasterInfo
+from utils.inference.decisions import decide
 
 _WEB_MERCATOR = 3857  # in metres by name only: its pixels shrink with the latitude
 
@@ -23,20 +27,32 @@ def class_dtype(num_classes: int) -> np.dtype:
 
 
 @torch.inference_mode()
-def to_class_map(probabilities: torch.Tensor | None, valid: np.ndarray, num_classes: int) -> np.ndarray:
-    """Map probabilities (K, h, w) to class ids (h, w), with the no-data value where not `valid`.
+def to_class_map(
+    probabilities: torch.Tensor | None, valid: np.ndarray, num_classes: int, task: str = "multiclass"
+) -> np.ndarray:
+    """Map probabilities (K, h, w) to a class map, with the no-data value where not `valid`.
 
     Args:
         probabilities: on any device; None where no pixel is valid.
         valid: (h, w).
         num_classes: K.
+        task: of the network.
     """
     dtype, nothing = class_dtype(num_classes), no_data_value(num_classes)
     if probabilities is None:
-        return np.full(valid.shape, nothing, dtype)
-    # `max` of PyTorch is four times as fast as its `argmax` over the first dimension.
-    classes = probabilities.max(0).indices.cpu().numpy().astype(dtype)
+        return np.full(map_shape(num_classes, valid.shape, task), nothing, dtype)
+    classes = decide(probabilities, task).cpu().numpy().astype(dtype)
     return classes if valid.all() else np.where(valid, classes, dtype.type(nothing))
+
+
+def map_shape(num_classes: int, size: tuple[int, ...], task: str) -> tuple[int, ...]:
+    """Return the shape of a class map of (h, w) pixels."""
+    return (num_classes, *size) if task == "multilabel" else tuple(size)
+
+
+def as_map(bands: np.ndarray, classes: Classes) -> np.ndarray:
+    """Return the bands (bands, h, w) of a raster of a class map as the class map."""
+    return bands if classes.multilabel else bands[0]
 
 
 def pixel_area(info: RasterInfo) -> float | None:
@@ -51,24 +67,35 @@ def pixel_area(info: RasterInfo) -> float | None:
 
 
 class ClassTotals:
-    """Pixels and area of each class over all maps of a run."""
+    """Pixels and area of each class over all maps of a run.
+
+    Of several labels, which may overlap, there is one more count: of all valid pixels.
+    """
 
     def __init__(self, classes: Classes) -> None:
-        self.names = classes.names
-        self.pixels = np.zeros(len(classes.names), np.int64)
+        self.names, self.several = classes.names, classes.multilabel
+        self.pixels = np.zeros(len(classes.names) + self.several, np.int64)
         self.no_data = 0
-        self.areas: np.ndarray | None = np.zeros(len(classes.names))
+        self.areas: np.ndarray | None = np.zeros(len(self.pixels))
 
     def add(self, class_map: np.ndarray, area: float | None) -> None:
         """Count a class map, or rows of one, whose pixels have `area` square metres (None: unknown)."""
-        counts = np.bincount(class_map.ravel(), minlength=len(self.names))
-        self.no_data += int(counts[len(self.names) :].sum())
-        self.pixels += counts[: len(self.names)]
+        counts, no_data = self._count(class_map)
+        self.no_data += no_data
+        self.pixels += counts
         # A sum over only some of the maps would look like the sum over all.
         if area is None or self.areas is None:
             self.areas = None
         else:
-            self.areas += counts[: len(self.names)] * area
+            self.areas += counts * area
+
+    def _count(self, class_map: np.ndarray) -> tuple[np.ndarray, int]:
+        if self.several:
+            valid = int(np.count_nonzero(class_map[0] <= 1))
+            counts = [*((plane == 1).sum() for plane in class_map), valid]
+            return np.array(counts), class_map[0].size - valid
+        counts = np.bincount(class_map.ravel(), minlength=len(self.names))
+        return counts[: len(self.names)], int(counts[len(self.names) :].sum())
 
     def set(self, pixels: Sequence[int], no_data: int, area: float | None) -> None:
         """Take over counts of pixels with `area` square metres each (None: unknown)."""
@@ -84,7 +111,7 @@ class ClassTotals:
 
     def table(self) -> str:
         """Return the shares of the valid pixels, and the areas where they are known, as lines of text."""
-        valid = int(self.pixels.sum())
+        valid = int(self.pixels[-1] if self.several else self.pixels.sum())
         width = max(len(name) for name in (*self.names, "no data"))
         lines = []
         for index, name in enumerate(self.names):

@@ -1,4 +1,4 @@
-"""Class ids of images in memory, whole or by windows."""
+"""What images in memory show, whole or by windows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from utils.data.raster import Window
-from utils.inference.class_map import to_class_map
+from utils.inference.class_map import map_shape, to_class_map
+from utils.inference.decisions import decide
 from utils.inference.windows import WindowGrid, predict_blocks
 
 Predict = Callable[[Tensor], Tensor]
@@ -16,7 +17,7 @@ Predict = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Classify:
-    """Maps images (B, C, H, W), NaN where invalid, to class ids (B, H, W); any id where invalid.
+    """Maps images (B, C, H, W), NaN where invalid, to what `decide` says of them; anything where invalid.
 
     Attributes:
         predict: images -> probabilities (B, K, h, w).
@@ -25,6 +26,7 @@ class Classify:
         overlap: part of a window that its neighbour shares.
         blend: a key of `blending.PROFILES`.
         batch_size: windows per call of `predict`.
+        task: of the network.
     """
 
     predict: Predict
@@ -33,11 +35,12 @@ class Classify:
     overlap: float = 0.5
     blend: str = "gaussian"
     batch_size: int = 4
+    task: str = "multiclass"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the class ids (B, H, W) int64."""
+        """Return class ids (B, H, W), or of several labels (B, K, H, W) of 0 and 1; int64."""
         if self.window is None:
-            return self.predict(images).max(1).indices
+            return decide(self.predict(images), self.task)
         return torch.stack([self._by_windows(image) for image in images.cpu().numpy()])
 
     def _by_windows(self, image: np.ndarray) -> Tensor:
@@ -49,11 +52,11 @@ class Classify:
             return image[:, rows, columns], valid[rows, columns]
 
         grid = WindowGrid.cover(*valid.shape, self.window, self.overlap)
-        ids = np.zeros(valid.shape, np.int64)
+        ids = np.zeros(map_shape(self.num_classes, valid.shape, self.task), np.int64)
         for block in predict_blocks(
             self.predict, read, valid.shape, grid, self.batch_size, blend=self.blend, threads=0
         ):
             height, width = block.valid.shape
-            part = ids[block.top : block.top + height, block.left : block.left + width]
-            part[...] = to_class_map(block.probabilities, block.valid, self.num_classes)
+            part = ids[..., block.top : block.top + height, block.left : block.left + width]
+            part[...] = to_class_map(block.probabilities, block.valid, self.num_classes, self.task)
         return torch.from_numpy(ids)

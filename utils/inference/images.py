@@ -17,7 +17,7 @@ from utils.inference.memory import is_out_of_memory
 from utils.inference.quicklook import image_overlay
 from utils.inference.scores import Scores
 from utils.inference.whole import predict_whole
-from utils.inference.writing import ClassMapWriter, ScoresWriter, write_class_png, write_png
+from utils.inference.writing import ScoresWriter, map_writer, write_class_png, write_png
 
 
 def read_job(job: Job) -> tuple[np.ndarray, np.ndarray]:
@@ -60,16 +60,14 @@ def predict_image(
             f"{info.path} ({info.height} x {info.width} pixels) does not fit in memory in one piece; "
             "use predict_large.py"
         ) from error
-    class_map = to_class_map(probabilities, valid, classes.num_classes)
+    class_map = to_class_map(probabilities, valid, classes.num_classes, classes.task)
     for one in scores:
         path = job.product(one.ending)
         with ScoresWriter(path, scores=one, names=classes.names, **job.frame) as writer:
             writer.write(0, one.encode(probabilities, valid))
     write_png(job.product("_overlay.png"), image_overlay(info, image, valid, class_map, classes))
-    if is_georeferenced(info):
-        with ClassMapWriter(
-            job.product(".tif"), **job.frame, names=classes.names, colors=classes.colors
-        ) as writer:
+    if is_georeferenced(info) or classes.multilabel:
+        with map_writer(job.product(".tif"), classes, **job.frame) as writer:
             writer.write(0, class_map)
     else:
         write_class_png(job.product(".png"), class_map, classes.colors)

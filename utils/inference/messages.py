@@ -21,12 +21,18 @@ def introduction(
     lines = [
         f"device:  {device}",
         f"bands:   {bands.describe()}",
-        f"classes: {classes.num_classes} ({', '.join(classes.names)})",
+        classes_line(classes),
         *passes_line(augmentations),
         *work.notices,
         *(f"left out: {reason}" for reason in work.failures.values()),
     ]
     return "\n".join(lines)
+
+
+def classes_line(classes: Classes) -> str:
+    """Return a line with the names of the classes."""
+    several = ", of which a pixel can have several" if classes.multilabel else ""
+    return f"classes: {classes.num_classes} ({', '.join(classes.names)}){several}"
 
 
 def passes_line(augmentations: Sequence[str | float] | None) -> list[str]:

@@ -27,6 +27,8 @@ WAITING_CORNERS = 4_000_000  # about 300 MB in GEOS
 def write_polygons(raster: Path, target: Path, classes: Classes, info: RasterInfo) -> None:
     """Write the areas of equal class, joined over shared edges, with class number, name and size.
 
+    Of several labels the areas of different classes may overlap.
+
     Args:
         raster: class map; its no-data is left out.
         target: file to write, ending in .gpkg or .geojson.
@@ -34,15 +36,20 @@ def write_polygons(raster: Path, target: Path, classes: Classes, info: RasterInf
         info: coordinates of the map; without any, the polygons are in pixels.
     """
     with open_vector_file(target, info, classes.names, pixel_area(info)) as add:
-        for found in merged_polygons(raster):
-            add(found)
+        if not classes.multilabel:
+            for found in merged_polygons(raster):
+                add(found)
+            return
+        for index in range(classes.num_classes):
+            for found in merged_polygons(raster, index + 1, absent=0):
+                add(Polygons(found.shapes, np.full(len(found), index)))
 
 
-def merged_polygons(raster: Path) -> Iterator[Polygons]:
-    """Yield the polygons of a class map in pixels (column, row)."""
+def merged_polygons(raster: Path, band: int = 1, absent: int | None = None) -> Iterator[Polygons]:
+    """Yield the polygons of a band of a class map in pixels (column, row), but for the value `absent`."""
     waiting = Polygons.none()
     before: np.ndarray | None = None
-    for top, ids, found in _strips(raster):
+    for top, ids, found in _strips(raster, band, absent):
         if before is not None:
             found = _join(waiting, found, before == ids[0], top)
         bottom = top + len(ids)
@@ -55,15 +62,16 @@ def merged_polygons(raster: Path) -> Iterator[Polygons]:
     yield waiting
 
 
-def _strips(raster: Path) -> Iterator[tuple[int, np.ndarray, Polygons]]:
+def _strips(raster: Path, band: int, absent: int | None) -> Iterator[tuple[int, np.ndarray, Polygons]]:
     """Yield (first row, class ids (h, W), their polygons) from top to bottom."""
     with open_quietly(raster) as source:
         rows = max(1, STRIP_PIXELS // source.width // TILE) * TILE
         for top in range(0, source.height, rows):
             count = min(rows, source.height - top)
-            ids = source.read(1, window=RasterioWindow(0, top, source.width, count))
+            ids = source.read(band, window=RasterioWindow(0, top, source.width, count))
             place = rasterio.Affine.translation(0, top)
-            found = list(shapes(ids, mask=ids != source.nodata, connectivity=4, transform=place))
+            wanted = ids != source.nodata if absent is None else (ids != source.nodata) & (ids != absent)
+            found = list(shapes(ids, mask=wanted, connectivity=4, transform=place))
             outlines = [shapely.Polygon(one["coordinates"][0], one["coordinates"][1:]) for one, _ in found]
             values = np.array([value for _, value in found], np.int64)
             yield top, ids, Polygons(np.array(outlines, object), values)

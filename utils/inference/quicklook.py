@@ -9,19 +9,19 @@ from utils.data.bands import rgb_bands
 from utils.data.labels import Classes
 from utils.data.raster import RasterInfo, Window
 from utils.evaluation.overlays import overlay, preview
-from utils.inference.class_map import class_dtype, no_data_value
+from utils.inference.class_map import class_dtype, map_shape, no_data_value
 
 LONGEST_SIDE = 2048
 _ROWS = 256  # drawn at a time: mixing colours takes 24 bytes of scratch per pixel and copy
 
 
 def draw_overlay(picture: np.ndarray, class_map: np.ndarray, classes: Classes) -> np.ndarray:
-    """Return the colours of a class map (H, W) over a picture uint8 (H, W, 3); no-data shows the picture."""
+    """Return the colours of a class map over a picture uint8 (H, W, 3); no-data shows the picture."""
     nothing = no_data_value(classes.num_classes)
     drawn = np.empty_like(picture)
     for top in range(0, len(picture), _ROWS):
         rows = slice(top, top + _ROWS)
-        drawn[rows] = overlay(picture[rows], class_map[rows], classes.colors, ignored=nothing)
+        drawn[rows] = overlay(picture[rows], class_map[..., rows, :], classes.colors, ignored=nothing)
     return drawn
 
 
@@ -51,7 +51,10 @@ class QuickLook:
         dtype = np.int16 if info.dtype == "uint8" and info.bands != 3 else info.dtype
         self.image = np.zeros((len(self.bands), *shape), dtype)
         self.valid = np.zeros(shape, bool)
-        self.class_map = np.full(shape, no_data_value(classes.num_classes), class_dtype(classes.num_classes))
+        count = classes.num_classes
+        self.class_map = np.full(
+            map_shape(count, shape, classes.task), no_data_value(count), class_dtype(count)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -74,8 +77,8 @@ class QuickLook:
 
     def add_classes(self, top: int, class_map: np.ndarray) -> None:
         """Add full-width rows of the class map."""
-        here, there = self._rows(top, len(class_map))
-        self.class_map[here] = class_map[there, :: self.step]
+        here, there = self._rows(top, class_map.shape[-2])
+        self.class_map[..., here, :] = class_map[..., there, :: self.step]
 
     def piece(self, top: int, count: int) -> dict[str, np.ndarray]:
         """Return copies of what full-width rows of the scene brought, for `add_piece` of another one."""

@@ -16,14 +16,14 @@ from utils.data.raster import RasterInfo, Window
 from utils.data.raster_files import open_quietly
 from utils.data.raster_reader import ImageReader
 from utils.inference import resume
-from utils.inference.class_map import ClassTotals, class_dtype, pixel_area
+from utils.inference.class_map import ClassTotals, as_map, class_dtype, pixel_area
 from utils.inference.images import is_georeferenced
 from utils.inference.inputs import Job, Jobs
 from utils.inference.quicklook import QuickLook
 from utils.inference.resume import Progress, StateFile
 from utils.inference.row_writer import TILE, RowWriter
 from utils.inference.scores import Scores
-from utils.inference.writing import ClassMapWriter, ScoresWriter, write_png
+from utils.inference.writing import ScoresWriter, map_writer, write_png
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class ResultOptions:
         values = sum(
             len(scores.bands(classes.names)) * np.dtype(scores.dtype).itemsize for scores in self.scores
         )
-        return rows * info.width * (values + class_dtype(classes.num_classes).itemsize)
+        planes = classes.num_classes if classes.multilabel else 1
+        return rows * info.width * (values + planes * class_dtype(classes.num_classes).itemsize)
 
 
 class SceneResults:
@@ -98,14 +99,12 @@ class SceneResults:
 
     def _writers(self) -> list[RowWriter]:
         plain = self.options.format == "png" and not is_georeferenced(self.job.info)
-        more = {**self.job.frame, "names": self.classes.names, "cog": self.options.format == "cog"}
-        png = self.job.product(".png") if plain else None
-        path = self.job.product(".tif")
-        writers: list[RowWriter] = [
-            ClassMapWriter(path, colors=self.classes.colors, png=png, flushed=self._flushed, **more)
-        ]
+        more = {**self.job.frame, "cog": self.options.format == "cog"}
+        png = self.job.product(".png") if plain and not self.classes.multilabel else None
+        path, names = self.job.product(".tif"), self.classes.names
+        writers: list[RowWriter] = [map_writer(path, self.classes, png=png, flushed=self._flushed, **more)]
         for scores in self.options.scores:
-            writers.append(ScoresWriter(self.job.product(scores.ending), scores=scores, **more))
+            writers.append(ScoresWriter(self.job.product(scores.ending), scores=scores, names=names, **more))
         return writers
 
     def start(self, reader: ImageReader) -> None:
@@ -135,7 +134,7 @@ class SceneResults:
                 window = Window(top, 0, count, self.job.info.width)
                 self.look.add_image(window, *reader.read(window))
                 part = RasterioWindow(0, top, self.job.info.width, count)
-                self.look.add_classes(top, classes.read(1, window=part))
+                self.look.add_classes(top, as_map(classes.read(window=part), self.classes))
 
     def add(self, top: int, left: int, values: list[np.ndarray | None]) -> None:
         """Place a block (bands, h, w) of each raster; None leaves it without data."""
@@ -152,8 +151,9 @@ class SceneResults:
             self._save({writer.path.name: writer.checkpoint() for writer in self.writers})
 
     def _flushed(self, top: int, rows: np.ndarray) -> None:
-        self.look.add_classes(top, rows[0])
-        self.totals.add(rows[0], self.area)
+        class_map = as_map(rows, self.classes)
+        self.look.add_classes(top, class_map)
+        self.totals.add(class_map, self.area)
 
     def _save(self, sizes: dict[str, int]) -> None:
         totals = [*self.totals.pixels.tolist(), self.totals.no_data]

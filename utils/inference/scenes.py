@@ -61,7 +61,7 @@ class WindowOptions:
 
 
 def plan(
-    options: argparse.Namespace, crop: tuple[int, int], batch_size: int
+    options: argparse.Namespace, crop: tuple[int, int], batch_size: int, task: str = "multiclass"
 ) -> tuple[WindowOptions, ResultOptions]:
     """Return what the flags of predict_large.py ask for.
 
@@ -69,6 +69,7 @@ def plan(
         options: the flags.
         crop: (height, width) of the training crop: the default window, and the least that is predicted.
         batch_size: windows at a time in each process.
+        task: of the network.
     """
     window = (options.WINDOW, options.WINDOW) if options.WINDOW else crop
     least = (min(window[0], crop[0]), min(window[1], crop[1]))
@@ -77,7 +78,7 @@ def plan(
     return (
         WindowOptions(window, options.OVERLAP, batch_size, options.BLEND, least),
         ResultOptions(
-            scores=tuple(Scores(*words) for words in options.SCORES or ()),
+            scores=tuple(Scores(*words, task) for words in options.SCORES or ()),
             format=options.FORMAT,
             vector=options.VECTOR,
             resume=options.RESUME,
@@ -178,8 +179,8 @@ def predict_rest(
 
 def _encode(block: Block, output: SceneResults) -> tuple[int, int, list[np.ndarray | None]]:
     """Return place and values of a block for each result, copied: the next windows overwrite the block."""
-    classes = to_class_map(block.probabilities, block.valid, output.num_classes)
-    values: list[np.ndarray | None] = [classes[None]]
+    found = to_class_map(block.probabilities, block.valid, output.num_classes, output.classes.task)
+    values: list[np.ndarray | None] = [found.reshape(-1, *block.valid.shape)]
     for scores in output.scores:
         some = block.probabilities is not None
         values.append(scores.encode(block.probabilities, block.valid) if some else None)

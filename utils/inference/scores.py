@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from utils.inference.decisions import confidence, entropy
+
 QUANTA = 254  # a byte holds value x 254; 255 is no-data
+_SUMS = {"confidence": confidence, "entropy": entropy}
 
 
 @dataclass(frozen=True)
@@ -15,13 +18,14 @@ class Scores:
     """One raster of scores.
 
     Attributes:
-        kind: "probabilities", a band per class; "confidence", the largest of them; "entropy", how undecided
-            they are: 0 where one class has all, 1 where all have the same.
+        kind: "probabilities", a band per class; "confidence" and "entropy", see `decisions`.
         dtype: "float32", "float16", or "uint8" with value x 254.
+        task: of the network.
     """
 
     kind: str = "probabilities"
     dtype: str = "float32"
+    task: str = "multiclass"
 
     @property
     def ending(self) -> str:
@@ -40,7 +44,7 @@ class Scores:
     @torch.inference_mode()
     def encode(self, probabilities: torch.Tensor, valid: np.ndarray) -> np.ndarray:
         """Map probabilities (K, h, w) to what is written, (bands, h, w), no-data where not `valid`."""
-        values = _values(self.kind, probabilities)
+        values = probabilities if self.kind == "probabilities" else _SUMS[self.kind](probabilities, self.task)
         if self.dtype == "uint8":
             values = (values * QUANTA).round_().clamp_(0, QUANTA).to(torch.uint8)
         elif self.dtype == "float16":
@@ -50,12 +54,3 @@ class Scores:
             encoded = np.where(valid, encoded, encoded.dtype.type(self.nodata))
         # A view of the probabilities would change with the next windows.
         return encoded.copy() if self.kind == "probabilities" and self.dtype == "float32" else encoded
-
-
-def _values(kind: str, probabilities: torch.Tensor) -> torch.Tensor:
-    if kind == "confidence":
-        return probabilities.amax(0, keepdim=True)
-    if kind == "entropy":
-        entropy = torch.special.entr(probabilities.clamp_min(0)).sum(0, keepdim=True)
-        return entropy / math.log(max(2, len(probabilities)))
-    return probabilities

@@ -228,7 +228,7 @@ def _add_up(totals: ClassTotals) -> None:
     """Add the counts of all processes."""
     unknown = totals.areas is None
     counts = total(torch.tensor([*totals.pixels.tolist(), totals.no_data, int(unknown)])).tolist()
-    areas = total(torch.from_numpy(np.zeros(len(totals.names)) if unknown else totals.areas))
+    areas = total(torch.from_numpy(np.zeros(len(totals.pixels)) if unknown else totals.areas))
     totals.pixels[:] = counts[:-2]
     totals.no_data = counts[-2]
     totals.areas = None if counts[-1] else areas.numpy()

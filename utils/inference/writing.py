@@ -9,6 +9,7 @@ import rasterio
 import rasterio.shutil
 from PIL import Image
 
+from utils.data.labels import Classes
 from utils.files import replacing
 from utils.inference.class_map import class_dtype, no_data_value
 from utils.inference.row_writer import RowWriter
@@ -102,6 +103,46 @@ class ClassMapWriter(RowWriter):
         with replacing(self.png) as picture, rasterio.Env(GDAL_PAM_ENABLED=False):
             rasterio.shutil.copy(self.part, picture, driver="PNG")
         self.part.unlink()
+
+
+class PresenceWriter(RowWriter):
+    """A GeoTIFF of several labels: a band for each class, 1 where it is present, 0 where not, and no-data.
+
+    Args:
+        path: the file to write.
+        names: of the classes, which the bands are described by.
+        more: what `RowWriter` takes.
+    """
+
+    resampling = "mode"
+    png = None  # which has no names, and at most four bands
+
+    def __init__(self, path: Path, *, names: Sequence[str], **more: object) -> None:
+        count = len(names)
+        super().__init__(path, bands=count, dtype=class_dtype(count), nodata=no_data_value(count), **more)
+        # GDAL would call the fourth band of bytes alpha.
+        self.names, self.profile["photometric"] = names, "MINISBLACK"
+
+    def describe(self) -> None:
+        """Write the names of the bands into the empty file."""
+        for band, name in enumerate(self.names, 1):
+            self.dataset.set_band_description(band, name)
+
+
+def map_writer(
+    path: Path, classes: Classes, *, png: Path | None = None, **more: object
+) -> ClassMapWriter | PresenceWriter:
+    """Return what writes the class map of these classes.
+
+    Args:
+        path: the file to write.
+        classes: names and colours.
+        png: turn the finished file into a PNG of this name; not possible of several labels.
+        more: what `RowWriter` takes.
+    """
+    if classes.multilabel:
+        return PresenceWriter(path, names=classes.names, **more)
+    return ClassMapWriter(path, names=classes.names, colors=classes.colors, png=png, **more)
 
 
 class ScoresWriter(RowWriter):

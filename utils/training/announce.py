@@ -79,7 +79,7 @@ def classes_table(
     splits = list(data.splits)
     rows = [["class", *splits, "weight", *([] if drawn is None else ["crops"])]]
     for index, name in enumerate(data.classes.names):
-        shares = [_share(data.label_counts[split], index) for split in splits]
+        shares = [_share(data, split, index) for split in splits]
         row = [name, *shares, "1" if weights is None else f"{weights[index]:.3g}"]
         rows.append(row if drawn is None else [*row, f"{100 * drawn[index]:.2f}%"])
     return align(rows)
@@ -97,9 +97,9 @@ def groups_table(groups: Sequence[dict]) -> list[str]:
 def labels_table(data: DatasetInfo) -> list[str]:
     """Return aligned lines of each label value: the class it means and how many pixels hold it.
 
-    Ignored values that do not occur are left out.
+    Ignored values that do not occur are left out. Where bands are classes, a pixel counts in each of them.
     """
-    classes, pixels = data.classes, data.value_pixels
+    classes, pixels = data.classes.meanings, data.value_pixels
     rows = [["label value", "class", "name", "pixels"]]
     for value, index in sorted(classes.table.items(), key=lambda item: (item[1], item[0])):
         if value not in classes.ignored:
@@ -113,5 +113,6 @@ def labels_table(data: DatasetInfo) -> list[str]:
     return [*align(shown), *more]
 
 
-def _share(counts: np.ndarray, index: int) -> str:
-    return f"{100 * counts[index] / max(int(counts.sum()), 1):.2f}%"
+def _share(data: DatasetInfo, split: str, index: int) -> str:
+    labelled = max(int(data.labelled[split][index]), 1)
+    return f"{100 * data.label_counts[split][index] / labelled:.2f}%"

@@ -37,8 +37,7 @@ def merged(confusion: ConfusionMatrix, losses: dict[str, float]) -> tuple[Confus
     sums = [value * pixels if pixels else 0.0 for value in losses.values()]
     shared = total(torch.tensor([pixels, *sums], dtype=torch.float64)).tolist()
     means = [value / shared[0] if shared[0] else float("nan") for value in shared[1:]]
-    whole = ConfusionMatrix(confusion.num_classes)
-    whole.matrix = total(confusion.matrix.cpu())
+    whole = ConfusionMatrix.of(total(confusion.matrix.cpu()))
     return whole, dict(zip(losses, means, strict=True))
 
 

@@ -129,7 +129,7 @@ class Trainer:
         """Take note of an iteration; a `Session` counts it, and saves where that is due."""
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
-        """Return the next images (B, C, H, W) and masks (B, H, W) on the device."""
+        """Return the next images (B, C, H, W) and masks (B, H, W) or (B, K, H, W) on the device."""
         batch = next(self.batches)
         self.names = [*self.names, *batch.get("name", ())][-self.accumulate * len(batch["image"]) :]
         images, masks = to_device(batch, self.device)

@@ -90,6 +90,7 @@ def _drawer(session: "Session", best: dict, scratch: Path):
         network.num_classes,
         window=options.VAL_WINDOW,
         batch_size=options.BATCH_SIZE,
+        task=network.task,
     )
     places = {sample.name: index for index, sample in enumerate(dataset.samples)}
 

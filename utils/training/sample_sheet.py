@@ -42,7 +42,7 @@ class SampleSheet:
         self._predictions: dict[str, np.ndarray] = {}
 
     def take(self, batch: dict, predictions: Tensor, masks: Tensor) -> None:
-        """Keep what the sheet needs of a batch: class ids and masks (B, H, W)."""
+        """Keep what the sheet needs of a batch."""
         for index in wanted(batch["name"], self.names):
             name = batch["name"][index]
             step = -(-max(masks.shape[-2:]) // LARGEST)

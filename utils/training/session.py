@@ -96,7 +96,7 @@ class Session(Trainer, Progress):
     def columns(self) -> tuple[str, ...]:
         """Names of the scores in the log."""
         classes = self.data.classes
-        scores = ConfusionMatrix(classes.num_classes).compute().row(classes.names)
+        scores = ConfusionMatrix(classes.num_classes, classes.task).compute().row(classes.names)
         return (*FALLING, *scores)
 
     @property
@@ -171,8 +171,7 @@ class Session(Trainer, Progress):
     def restore_best(self, matrix: Tensor | None) -> None:
         """Take over the confusion matrix of the best epoch; it may not have been drawn yet."""
         if matrix is not None:
-            self.best_confusion = ConfusionMatrix(len(matrix))
-            self.best_confusion.matrix, self.best_is_drawn = matrix, False
+            self.best_confusion, self.best_is_drawn = ConfusionMatrix.of(matrix), False
 
     def finish_epoch(
         self,

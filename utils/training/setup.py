@@ -49,8 +49,9 @@ def seed_everything(seed: int, deterministic: str) -> None:
 
 def read_dataset(options: argparse.Namespace, report: Report = stop) -> DatasetInfo:
     """Scan and check the data set of the flags; `report` gets the mistakes of single files."""
-    # One class against the rest is two classes.
-    num_classes = 2 if options.NUM_CLASS == 1 else options.NUM_CLASS
+    # One class against the rest is two classes, of which a pixel has one.
+    alone = options.NUM_CLASS == 1 and options.TASK == "multiclass"
+    num_classes = 2 if alone else options.NUM_CLASS
     return scan_dataset(
         options.DATASET_PATH,
         num_classes=num_classes,
@@ -73,7 +74,7 @@ def check_names(options: argparse.Namespace) -> str:
     parse_model_options(options.MODEL_OPTIONS)
     family = find_model(options.MODEL_TYPE)[0]
     own = choose_recipe(options).entries.get("loss", DEFAULTS["loss"])
-    check_loss(options.LOSS_TYPE or own, family, own, options.LABEL_SMOOTHING)
+    check_loss(options.LOSS_TYPE or own, family, own, options.LABEL_SMOOTHING, options.TASK)
     settings = {"momentum": options.MOMENTUM, "weight_decay": options.WEIGHT_DECAY}
     check_optimizer(options.OPTIMIZER_TYPE, settings)
     return family
@@ -82,9 +83,9 @@ def check_names(options: argparse.Namespace) -> str:
 def build_network(options: argparse.Namespace, bands: int, num_classes: int) -> nn.Module:
     """Return the network of the flags, started by INIT_TYPE."""
     given = parse_model_options(options.MODEL_OPTIONS)
-    for key in ("bands", "num_classes", "backbone"):
+    flags = {"bands": "BANDS", "num_classes": "NUM_CLASS", "backbone": "BACKBONE_TYPE", "task": "TASK"}
+    for key, flag in flags.items():
         if key in given:
-            flag = {"bands": "BANDS", "num_classes": "NUM_CLASS", "backbone": "BACKBONE_TYPE"}[key]
             raise UserError(f"--MODEL_OPTIONS {key}=...: use --{flag} instead")
     if options.BACKBONE_TYPE is not None:
         given["backbone"] = options.BACKBONE_TYPE
@@ -93,6 +94,7 @@ def build_network(options: argparse.Namespace, bands: int, num_classes: int) -> 
         options.MODEL_TYPE,
         bands=bands,
         num_classes=num_classes,
+        task=options.TASK,
         **{**recipe.entries.get("model_options", {}), **given},
     )
     reinitialize(network, options.INIT_TYPE)

@@ -44,8 +44,8 @@ def window_classifier(session: "Session") -> Classify | None:
         return None
     predict = predictor(network, session.device)
     share = max(1, options.BATCH_SIZE // count())
-    classes = unwrap(network).num_classes
-    return Classify(predict, classes, window=options.VAL_WINDOW, batch_size=share)
+    classes, task = unwrap(network).num_classes, unwrap(network).task
+    return Classify(predict, classes, window=options.VAL_WINDOW, batch_size=share, task=task)
 
 
 def check_windows(window: int | None, parallel: str) -> None:
