@@ -154,7 +154,7 @@ def unet(
 
 
 RECIPE = {
-    "plain": {"optimizer": "adam", "lr": 1e-3},
+    "plain": {"optimizer": "adam", "lr": 3e-4},
     # MMSegmentation configs/unet: Cityscapes, total batch 16, no pretraining.
     "paper": {
         "optimizer": "sgd",
