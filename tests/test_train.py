@@ -75,7 +75,7 @@ def test_a_run_leaves_everything_in_its_folder(data, tmp_path, capsys):
     assert written["flags"]["EPOCHS"] == 3
     (group,) = written["parameter_groups"]
     count = sum(p.numel() for p in Structure.load_network(folder / "best.pth").parameters())
-    assert (group["group"], group["parameters"], group["lr"]) == ("all", count, 1e-3)
+    assert (group["group"], group["parameters"], group["lr"]) == ("all", count, 3e-4)
 
     checkpoint = read_checkpoint(folder / "best.pth")
     assert checkpoint["classes"]["names"] == ["class_0", "class_1", "class_2"]
