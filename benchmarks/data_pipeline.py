@@ -7,8 +7,9 @@
 All read the same files in one process and one thread, and do the same: load image and label, scale by 0.5 to
 2, cut (ours and MMSegmentation's so that no class has more than three quarters), flip, change the colours
 (photometric distortion as in SSD). They take turns, round by round; a ratio is the median of the rounds'
-ratios. Time is the process's own on the processor, which other programs disturb less; the files are in the
-system's cache. We keep small samples in memory after the first epoch, which has a row of its own. The large
+ratios. What counts is the process's own time on the processor, which other programs disturb less; the files
+are in the system's cache. Ours has three rows: a first epoch, in which whole images are decoded and kept (a
+new memory for each pass), the later ones, and all of a run that keeps nothing (`--KEEP_DECODED 0`). The large
 pictures are CamVid's, enlarged, with noise that gives their PNGs a street scene's size (2.2 to 2.6 MB).
 A peer that is not installed is left out, with the reason.
 
@@ -22,10 +23,10 @@ import statistics
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the program is run by its path
@@ -36,8 +37,10 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from benchmarks.common import RESULTS, add_row, surroundings  # noqa: E402
+from benchmarks.data_peers import Draw, Pair, mmsegmentation, opencv_decoding, torchvision_v2  # noqa: E402
 from utils.data.augment_level import parse_level  # noqa: E402
 from utils.data.dataset import Key, SegmentationDataset  # noqa: E402
+from utils.data.kept import KeptSamples  # noqa: E402
 from utils.data.labels import Classes  # noqa: E402
 from utils.data.photometric import BandRanges  # noqa: E402
 from utils.data.raster import Window, raster_info, read_image, read_label  # noqa: E402
@@ -55,100 +58,36 @@ SAME = "light,cat_max_ratio=0.75,color=1"
 LARGE_SIZE, LARGE_CROP = (1024, 2048), (512, 1024)
 NOISE = 2.0  # standard deviation
 TILE = 512
-
-# One sample of a number; all pipelines take the same image for the same number.
-Draw = Callable[[int], object]
-Pair = tuple[Path, Path]
+ROOM = 2**30  # bytes of decoded images
+EPOCHS = FIRST, LATER, NOTHING_KEPT = "ours, first epoch", "ours, later epochs", "ours, nothing kept"
 
 
-def ours(samples: Sequence[Sample], crop: tuple[int, int], level: str = SAME, *, keep: bool = True) -> Draw:
-    """Return our training samples; without `keep` as in a first epoch, when no small one is in memory."""
-    augmentation = Augmentation(crop, parse_level(level), "h", RANGES)
-    dataset = SegmentationDataset(samples, CLASSES, augmentation)
-    if not keep:
-        dataset._kept._room = 0
-    return lambda number: dataset[Key(0, number, number % len(samples))]
+class Times(NamedTuple):
+    """Seconds per sample, of the processor and by the clock."""
+
+    processor: float
+    clock: float
+
+
+def ours(
+    samples: Sequence[Sample], crop: tuple[int, int], level: str = SAME, *, epochs: str = NOTHING_KEPT
+) -> Draw:
+    """Return our training samples as in one of `EPOCHS`."""
+    dataset = SegmentationDataset(samples, CLASSES, Augmentation(crop, parse_level(level), "h", RANGES))
+
+    def draw(number: int) -> object:
+        index = number % len(samples)
+        if epochs != NOTHING_KEPT and (dataset.kept is None or (epochs == FIRST and index == 0)):
+            dataset.kept = KeptSamples(samples, CLASSES, 3, "uint8", ROOM)
+        return dataset[Key(0, number, index)]
+
+    return draw
 
 
 def whole_sample(image: Path, label: Path) -> Sample:
     """Return a pair of files as a sample."""
     info = raster_info(image)
     return Sample(image.stem, image, label, info.height, info.width)
-
-
-def mmsegmentation(pairs: Sequence[Pair], size: tuple[int, int], crop: tuple[int, int]) -> Draw:
-    """Return MMSegmentation's own training pipeline."""
-    import cv2
-    import mmcv
-
-    # What is wanted are the transforms; the networks' compiled operators only have to be importable.
-    operators = types.ModuleType("mmcv.ops")
-    operators.__getattr__ = _stand_in
-    sys.modules.setdefault("mmcv.ops", operators)
-    mmcv.__version__ = "2.1.0"  # mmsegmentation 1.2.2 refuses 2.2, which has the same transforms
-    cv2.setNumThreads(1)
-    import mmseg.datasets.transforms  # noqa: F401 - registers them
-    from mmengine.dataset import Compose
-    from mmengine.registry import DefaultScope
-
-    DefaultScope.get_instance(f"data {size}", scope_name="mmseg")
-    steps = [
-        {"type": "LoadImageFromFile"},
-        {"type": "LoadAnnotations"},
-        {"type": "RandomResize", "scale": size[::-1], "ratio_range": (0.5, 2.0), "keep_ratio": True},
-        {"type": "RandomCrop", "crop_size": crop, "cat_max_ratio": 0.75},
-        {"type": "RandomFlip", "prob": 0.5},
-        {"type": "PhotoMetricDistortion"},
-        {"type": "PackSegInputs"},
-    ]
-    pipeline = Compose(steps)
-
-    def draw(number: int) -> object:
-        image, label = pairs[number % len(pairs)]
-        paths = {"img_path": str(image), "seg_map_path": str(label)}
-        return pipeline({**paths, "reduce_zero_label": False, "seg_fields": []})
-
-    return draw
-
-
-def _stand_in(name: str) -> type:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return type(name, (), {})
-
-
-def torchvision_v2(pairs: Sequence[Pair], size: tuple[int, int], crop: tuple[int, int]) -> Draw:
-    """Return the same of torchvision's transforms; it knows no limit of a class's share."""
-    from torchvision import io, tv_tensors
-    from torchvision.transforms import v2
-
-    pipeline = v2.Compose(
-        [
-            v2.ScaleJitter(size, (0.5, 2.0), antialias=False),
-            v2.RandomCrop(crop, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: 255}),
-            v2.RandomHorizontalFlip(),
-            v2.RandomPhotometricDistort(),
-        ]
-    )
-
-    def draw(number: int) -> object:
-        image, label = (io.decode_image(io.read_file(str(path))) for path in pairs[number % len(pairs)])
-        return pipeline(tv_tensors.Image(image), tv_tensors.Mask(label))
-
-    return draw
-
-
-def opencv_decoding(pairs: Sequence[Pair]) -> Draw:
-    """Return the decoding of image and label alone, by OpenCV."""
-    import cv2
-
-    cv2.setNumThreads(1)
-
-    def draw(number: int) -> object:
-        image, label = pairs[number % len(pairs)]
-        return cv2.imread(str(image)), cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
-
-    return draw
 
 
 def our_decoding(pairs: Sequence[Pair]) -> Draw:
@@ -161,8 +100,8 @@ def our_decoding(pairs: Sequence[Pair]) -> Draw:
 
 def beside_peers(pairs: Sequence[Pair], size: tuple[int, int], crop: tuple[int, int]) -> dict[str, Callable]:
     """Return {name: () -> draw} of the pipelines to compare."""
-    return {
-        "ours": lambda: ours([whole_sample(*pair) for pair in pairs], crop),
+    samples = [whole_sample(*pair) for pair in pairs]
+    return {epochs: partial(ours, samples, crop, epochs=epochs) for epochs in EPOCHS} | {
         "MMSegmentation": partial(mmsegmentation, pairs, size, crop),
         "torchvision v2": partial(torchvision_v2, pairs, size, crop),
     }
@@ -215,7 +154,7 @@ def scene_and_tiles(data: Path, folder: Path) -> dict[str, Callable]:
     draw_tile = ours(tiles, (TILE, TILE), level)
     order = np.random.default_rng(0).integers(len(tiles), size=4096).tolist()
     return {
-        "ours": lambda: ours([whole], (TILE, TILE), level),
+        NOTHING_KEPT: lambda: ours([whole], (TILE, TILE), level),
         "tiles cut before": lambda: lambda number: draw_tile(order[number % len(order)]),
     }
 
@@ -232,8 +171,8 @@ def _cut(path: Path, window: Window, folder: Path) -> Path:
     return target
 
 
-def measure(makers: dict[str, Callable], count: int, rounds: int) -> dict[str, list[float]]:
-    """Return {name: seconds per sample in each round}; what is not installed is left out."""
+def measure(makers: dict[str, Callable], count: int, rounds: int) -> dict[str, list[Times]]:
+    """Return {name: times per sample in each round}; what is not installed is left out."""
     draws = {}
     for name, make in makers.items():
         try:
@@ -241,28 +180,36 @@ def measure(makers: dict[str, Callable], count: int, rounds: int) -> dict[str, l
             draws[name](0)
         except ImportError as error:
             print(f"{name} is left out: {error}")
-    seconds: dict[str, list[float]] = {name: [] for name in draws}
+    times: dict[str, list[Times]] = {name: [] for name in draws}
     for turn in range(-1, rounds):  # the first one warms up
         for name, draw in draws.items():
-            started = time.process_time()
+            before = time.process_time(), time.perf_counter()
             for number in range(count):
                 draw(count * (turn + 1) + number)
+            after = time.process_time(), time.perf_counter()
             if turn >= 0:
-                seconds[name].append((time.process_time() - started) / count)
-    return seconds
+                times[name].append(Times(*((b - a) / count for a, b in zip(before, after, strict=True))))
+    return times
 
 
-def report(case: str, seconds: dict[str, list[float]], write: bool) -> None:
+def report(case: str, times: dict[str, list[Times]], write: bool) -> None:
     """Print the rows of a case and add them to the results."""
-    for name, times in seconds.items():
-        ratio = statistics.median(other / own for other, own in zip(times, seconds["ours"], strict=True))
-        rate = 1 / statistics.median(times)
-        print(f"| {case} | {name} | {1000 / rate:.2f} | {rate:.1f} | {ratio:.2f} |")
+    for name, own in times.items():
+        processor, clock = (statistics.median(values) for values in zip(*own, strict=True))
+        row = {"case": case, "pipeline": name, "ms_per_sample": f"{1000 * processor:.3f}"}
+        row |= {"ms_by_the_clock": f"{1000 * clock:.3f}", "samples_per_second": f"{1 / processor:.1f}"}
+        for epochs in EPOCHS:
+            rounds = zip(own, times.get(epochs, ()), strict=epochs in times)
+            ratios = [other.processor / ours.processor for other, ours in rounds]
+            row[_column(epochs)] = f"{statistics.median(ratios):.2f}" if ratios else ""
+        print("| " + " | ".join(row.values()) + " |")
         if write:
-            row = {"case": case, "pipeline": name, "ms_per_sample": f"{1000 / rate:.3f}"}
-            row |= {"samples_per_second": f"{rate:.1f}", "ours_times_as_fast": f"{ratio:.2f}"}
-            row |= {"rounds": len(times), **surroundings(torch.device("cpu")), **versions()}
+            row |= {"rounds": len(own), **surroundings(torch.device("cpu")), **versions()}
             add_row(RESULTS / "data_pipeline.csv", row, ("case", "pipeline"))
+
+
+def _column(epochs: str) -> str:
+    return f"{epochs.replace(', ', '_').replace(' ', '_')}_times_as_fast"
 
 
 def versions() -> dict[str, str]:
@@ -293,16 +240,15 @@ def main() -> None:
         folder = Path(scratch)
         cases = options.CASES.split(",")
         large = large_pairs(options.DATA, folder) if {"jpeg", "png"} & set(cases) else {}
-        print("| case | pipeline | ms per sample | samples per second | ours is times as fast |")
-        print("|---|---|---|---|---|")
+        columns = ["case", "pipeline", "ms per sample", "ms by the clock", "samples per second"]
+        columns += [_column(epochs).replace("_", " ") for epochs in EPOCHS]
+        print("| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), sep="\n")
         for case in cases:
             count = options.COUNT * (1 if case in ("jpeg", "png") else 10)
             if case == "camvid":
-                # All of them are read in the first turn, which warms up.
+                # All of them are read in each turn.
                 pairs = camvid(options.DATA)[:count]
                 makers = beside_peers(pairs, (180, 240), (180, 240))
-                samples = [whole_sample(*pair) for pair in pairs]
-                makers["ours, first epoch"] = partial(ours, samples, (180, 240), keep=False)
             elif case == "scene":
                 makers = scene_and_tiles(options.DATA, folder)
             else:

@@ -158,10 +158,8 @@ def test_crops_of_nearly_one_class_are_drawn_again(striped, rotate, monkeypatch)
     sample, classes = striped
     images, labels = [], []
     import utils.data.dataset as module
-    import utils.data.kept as kept
     import utils.data.masks as masks
 
-    monkeypatch.setattr(kept, "_MOST_PIXELS", 0)  # as of a large image, its windows are read
     read_source, read_label = module.read_source, masks.read_label
     monkeypatch.setattr(module, "read_source", lambda *a, **k: images.append(1) or read_source(*a, **k))
     monkeypatch.setattr(masks, "read_label", lambda *a, **k: labels.append(1) or read_label(*a, **k))

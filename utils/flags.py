@@ -100,6 +100,14 @@ DATA = (
             bare=0.01,
             metavar="T",
         ),
+        Flag(
+            "KEEP_DECODED",
+            None,
+            "memory for training images that are decoded once and kept, GiB for all processes of a machine "
+            "together; 0: none; default: a quarter of what is free",
+            number(float, 0, 2**20),
+            metavar="GIB",
+        ),
     ),
 )
 

@@ -20,7 +20,6 @@ from utils.data.raster import Window
 from utils.data.samples import Sample, draw_view, view_around
 from utils.data.source import read_source
 from utils.data.transforms import Augmentation
-from utils.data.window import slices
 
 # Places that are tried for a crop without one class nearly everywhere, as in MMSegmentation.
 _PLACES = 10
@@ -43,6 +42,7 @@ class SegmentationDataset(Dataset):
         augmentation: None returns whole images for an int index; otherwise crops for a `Key`.
         seed: Start of every random choice.
         rare_classes: Chooses image and place of every crop, instead of the key's index.
+        kept: Keeps what is read for crops in memory.
     """
 
     def __init__(
@@ -52,13 +52,14 @@ class SegmentationDataset(Dataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         rare_classes: RareClassSampling | None = None,
+        kept: KeptSamples | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.classes = classes
         self.augmentation = augmentation
         self.seed = seed
         self.rare_classes = rare_classes
-        self._kept = KeptSamples(classes)
+        self.kept = kept
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -102,26 +103,28 @@ class SegmentationDataset(Dataset):
             rare: Index among the rare classes' samples, and a class of which the crop shall hold a pixel.
         """
         augmentation = self.augmentation
+        kept = None if self.kept is None else self.kept.whole(sample)
+        masks = MaskWindows(sample, self.classes, None if kept is None else kept.mask)
         if rare is None:
             sample, positions = draw_view(sample, rng)
         else:
-            positions = self.rare_classes.positions(*rare, MaskWindows(sample, self.classes))
+            positions = self.rare_classes.positions(*rare, masks)
             if sample.avoid and positions is not None:
                 sample, positions = view_around(sample, positions[rng.integers(len(positions))])
-        kept = self._kept.whole(sample)
-        masks = MaskWindows(sample, self.classes, None if kept is None else kept[2])
+        if sample is not masks.sample:
+            masks = MaskWindows(sample, self.classes)
         plans = augmentation.plans(rng, sample.height, sample.width, patch[2:], positions)
         plan, mask, warped = next(plans), None, None
         if rare is not None:
             mask = masks[plan.window]
         if augmentation.level.cat_max_ratio < 1 and sample.label is not None:
             plan, mask, warped = _mixed_plan(plan, plans, masks, augmentation.level.cat_max_ratio)
-        if kept is not None:
-            rows, columns = slices(plan.window)
-            # A copy: what is kept stays as it is.
-            image, valid, mask = (array[..., rows, columns].copy("K") for array in kept)
-            return augmentation.apply(plan, image, valid, np.where(valid, mask, IGNORE), rng)
-        return augmentation.apply(plan, *self._read(sample, plan.window, mask), rng, warped)
+        if kept is None:
+            image, valid, mask = self._read(sample, plan.window, mask)
+        else:
+            image, valid = kept.cut(plan.window)
+            mask = masks[plan.window] if mask is None else mask
+        return augmentation.apply(plan, image, valid, mask, rng, warped)
 
     def _read(
         self, sample: Sample, window: Window | None, mask: np.ndarray | None = None

@@ -31,7 +31,7 @@ def without_rows_below(data: bytes, bottom: int, most_pixels: int) -> bytes:
 def _headers(data: bytes) -> tuple[int | None, int | None]:
     """Return where the headers of a sequential frame and its first scan start; None where it is not one."""
     place, frame = 2, None
-    while place + 4 <= len(data) and data[place] == 0xFF:
+    while place + _COMPONENTS < len(data) and data[place] == 0xFF:
         marker = data[place + 1]
         if marker in _OTHER_FRAMES:
             break

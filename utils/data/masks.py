@@ -77,7 +77,7 @@ class MaskWindows:
     Args:
         sample: The sample.
         classes: Meaning of its label values.
-        whole: The whole mask, where it is known.
+        whole: The whole mask in any signed dtype, where it is known; its windows are copied.
     """
 
     def __init__(self, sample: Sample, classes: Classes, whole: np.ndarray | None = None) -> None:
@@ -100,7 +100,7 @@ class MaskWindows:
         """Return the mask of a window."""
         part = (..., *slices(window))
         if self._whole is not None:
-            return self._whole[part]
+            return self._whole[part].astype(np.int16)
         small = self.sample.height * self.sample.width <= SMALL_LABEL
         if self.sample.label is None or not (small and self._soon):
             self._soon = True

@@ -20,6 +20,7 @@ from utils.distributed import agree, count, rank
 from utils.training import announce
 from utils.training.announce import flags_given, say
 from utils.training.distributed import join
+from utils.training.keeping import kept_samples
 from utils.training.parallel import synchronizes
 from utils.training.precision import Precision, allow_tf32, choose_precision
 from utils.training.recipe import Settings, choose_accumulation, choose_recipe, resolve
@@ -119,7 +120,8 @@ def make_plan(
     sampler = TrainingSampler(tiles, batch, options.SEED, (rank(), count()), parts=accumulate)
     total = options.MAX_ITERS or options.EPOCHS * sampler.batches_per_epoch
     settings, decisions = resolve(options, recipe, total)
-    train = training_set(options, data, crop, network.mean.tolist(), network.std.tolist())
+    kept, about_kept = kept_samples(options, data, devices[0].type, total / sampler.batches_per_epoch)
+    train = training_set(options, data, crop, network.mean.tolist(), network.std.tolist(), kept)
     return Plan(
         options,
         family,
@@ -137,6 +139,7 @@ def make_plan(
         [
             ("precision", precision.name, why_precision),
             *([("tf32", *tf32)] if devices[0].type == "cuda" else []),
+            about_kept,
             ("accumulate", f"{accumulate} x {options.BATCH_SIZE} images per step", why_accumulate),
             *decisions,
         ],

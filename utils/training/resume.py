@@ -20,6 +20,7 @@ FREE = {
     "CHANNELS_LAST",
     "GRAD_CHECKPOINT",
     "NUM_WORKERS",
+    "KEEP_DECODED",
     "DATASET_PATH",
     "EXTRA_IMAGES",
     "EPOCHS",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from utils.data.augment_level import Level, parse_level, suit_bands
 from utils.data.bands import rgb_order
 from utils.data.dataset import SegmentationDataset
+from utils.data.kept import KeptSamples
 from utils.data.layout import DatasetInfo
 from utils.data.photometric import BandRanges
 from utils.data.rare_classes import RareClassSampling
@@ -34,6 +35,7 @@ def training_set(
     crop_size: tuple[int, int],
     mean: Sequence[float],
     std: Sequence[float],
+    kept: KeptSamples | None = None,
 ) -> SegmentationDataset:
     """Return the training split, augmented.
 
@@ -43,6 +45,7 @@ def training_set(
         crop_size: Rows and columns of a crop.
         mean: Of each band, as the network takes it off.
         std: Standard deviation of each band, as the network divides by it.
+        kept: Keeps decoded images in memory.
 
     Raises:
         UserError: A piece of augmentation was asked for that these bands do not allow.
@@ -55,4 +58,4 @@ def training_set(
         whole = data.splits["train"]
         rare_classes = RareClassSampling(whole, data.classes, options.RARE_CLASS_SAMPLING, options.SEED)
     augmentation = Augmentation(tuple(crop_size), level, flip, ranges)
-    return SegmentationDataset(samples, data.classes, augmentation, options.SEED, rare_classes)
+    return SegmentationDataset(samples, data.classes, augmentation, options.SEED, rare_classes, kept)
