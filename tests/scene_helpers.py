@@ -23,7 +23,7 @@ CLASSES = Classes(
 class Bands(nn.Module):
     """Three bands in, three classes out: the largest band wins; context where `kernel` is above 1."""
 
-    min_size, size_divisor = 32, 1
+    min_size, size_divisor, task = 32, 1, "multiclass"
 
     def __init__(self, kernel: int = 1) -> None:
         super().__init__()
