@@ -4,6 +4,7 @@ Everything here is called by all processes, in the same order.
 """
 
 import argparse
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +46,28 @@ def average_buffers(network: nn.Module) -> None:
     """Put the mean over the processes into the running statistics of batch norms and their like."""
     if count() == 1:
         return
-    own = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-    mean = total(torch.cat([buffer.detach().flatten().double() for buffer in own])) / count()
+    own = _running([network])
+    mean = total(torch.cat([buffer.flatten().double() for buffer in own])) / count()
     for buffer, part in zip(own, mean.split([buffer.numel() for buffer in own]), strict=True):
         buffer.copy_(part.view_as(buffer))
+
+
+def others_buffers(networks: Sequence[nn.Module]) -> list[Tensor]:
+    """Return the running statistics of each process but the first, which go apart between validations."""
+    return everyones(torch.cat([buffer.flatten() for buffer in _running(networks)]).cpu())[1:]
+
+
+def restore_buffers(networks: Sequence[nn.Module], others: Sequence[Tensor]) -> None:
+    """Set the running statistics as they were in this process; one that there was not keeps the first's."""
+    if 0 < rank() <= len(others):
+        own = _running(networks)
+        for buffer, part in zip(own, others[rank() - 1].split([each.numel() for each in own]), strict=True):
+            buffer.copy_(part.view_as(buffer))
+
+
+def _running(networks: Sequence[nn.Module]) -> list[Tensor]:
+    buffers = [buffer.detach() for network in networks for buffer in network.buffers()]
+    return [buffer for buffer in buffers if buffer.is_floating_point()]
 
 
 def random_states(device: torch.device) -> dict[str, Tensor | list[Tensor]]:

@@ -2,10 +2,17 @@
 
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from utils.checkpoint import network_state, versions, whole
 from utils.devices import unwrap
 from utils.options import plain_options
-from utils.training.distributed import random_states, restore_random_states
+from utils.training.distributed import (
+    others_buffers,
+    random_states,
+    restore_buffers,
+    restore_random_states,
+)
 from utils.training.engine import RunningLoss
 from utils.training.parallel import load_network, load_optimizer
 
@@ -50,6 +57,7 @@ def training_state(session: "Session") -> dict:
         if session.ema is None
         else {"network": network_state(session.model), "count": session.ema.n_averaged.item()},
         # A validation may draw random numbers; cut short, it has not taken place.
+        "buffers": others_buffers(_networks(session)),
         "random": session.random_before_validation or random_states(session.device),
         "class_weights": None if weights is None else weights.tolist(),
         "rows": session.log.rows,
@@ -78,6 +86,7 @@ def restore(session: "Session", checkpoint: dict) -> None:
         # The average was copied from the network, which was loaded with it.
         session.ema.n_averaged.fill_(state["ema"]["count"])
         load_network(unwrap(session.model), state["ema"]["network"])
+    restore_buffers(_networks(session), state.get("buffers", []))
     session.scheduler.load_state_dict(state["scheduler"])
     # A run that did not scale, or began before there was a choice, has no state of it.
     if state.get("scaler"):
@@ -91,3 +100,8 @@ def restore(session: "Session", checkpoint: dict) -> None:
     if session.round_done:
         session.random_before_validation = state["random"]
     session.restart_batches()
+
+
+def _networks(session: "Session") -> list[nn.Module]:
+    """Return the network that is trained, and the average of it where there is one."""
+    return [unwrap(session.model), *([session.ema.module] if session.ema else [])]
