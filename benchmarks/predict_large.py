@@ -16,6 +16,7 @@ import argparse
 import csv
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -139,7 +140,11 @@ def in_process(options: argparse.Namespace, run: str, scene: Path) -> dict:
     words = ["--RUN", run, "--SCENE", str(scene), "--NETWORK", options.NETWORK]
     words += ["--WINDOW", str(options.WINDOW), "--THREADS", str(options.THREADS)]
     words += ["--READERS", str(options.READERS)]
-    done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
+    # Huge pages for all, as `run_program` asks for them: the machinery is compared, not the allocator.
+    environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__, *words], capture_output=True, text=True, check=True, env=environment
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

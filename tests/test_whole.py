@@ -78,6 +78,10 @@ def test_class_map_marks_no_data_and_grows_to_16_bit():
     class_map = to_class_map(probabilities, valid, 3)
     assert class_map.dtype == np.uint8
     assert class_map.tolist() == [[2, 1], [0, 255]]
+    alike = torch.tensor([0.2, 0.4, 0.4, 0.1])[:, None, None].expand(4, 2, 2)
+    assert to_class_map(alike, valid, 4).tolist() == [[1, 1], [1, 255]]  # the first of equal ones
+    random = torch.rand(300, 40, 50)
+    assert np.array_equal(to_class_map(random, np.ones((40, 50), bool), 300), random.argmax(0))
     many = torch.zeros(256, 1, 2)
     many[255, 0, 0] = 1
     assert to_class_map(many, np.array([[True, False]]), 256).tolist() == [[255, 65535]]

@@ -1,5 +1,6 @@
 """What every command-line program does around its own work: errors, exit codes, output encoding."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,9 @@ def run_program(main: Callable[[list[str] | None], int | None], argv: list[str] 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that cannot show a class name must not stop the run
             stream.reconfigure(errors="replace")
+    # Read by torch when it is imported. A feature map then takes a few huge pages of Linux instead of
+    # thousands of small ones; setting those up takes longer than a light network computes.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     program = Path(sys.argv[0]).name
     try:
         with quiet_beside_the_first():

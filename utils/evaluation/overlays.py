@@ -86,6 +86,7 @@ def overlay(
 
     So do those that of several labels have none.
     """
+    alpha = np.float32(alpha)  # in float64 it takes twice as long
     mixed = (1 - alpha) * picture + alpha * colorize(class_map, colors, ignored)
     bare = class_map == ignored if class_map.ndim == 2 else ~(class_map == 1).any(axis=0)
     return np.where(bare[..., None], picture, (mixed + 0.5).astype(np.uint8))

@@ -118,6 +118,7 @@ class Blender:
         self.down = torch.from_numpy(axis_weights(tops, size[0], scene[0], blend))
         self.across = torch.from_numpy(axis_weights(lefts, size[1], scene[1], blend))
         self.side: torch.Tensor | None = None
+        self._place: torch.Tensor | None = None
         self.below: torch.Tensor | None = None
 
     @property
@@ -153,7 +154,7 @@ class Blender:
         probabilities *= self.down[row][:, None] * self.across[column]
         if self.side is not None:
             probabilities[:, :, : self.side.shape[2]] += self.side
-        self.side = probabilities[:, :, width:].clone() if width < self.size[1] else None
+        self.side = self._keep(probabilities[:, :, width:]) if width < self.size[1] else None
         ready = probabilities[:, :, :width]
         if row > self.first:
             above = self.ends[0][row - 1] - self.tops[row - 1]
@@ -161,6 +162,13 @@ class Blender:
             ready[:, :known] += self.below[:, :known, columns]
         self.below[:, : self.size[0] - height, columns] = ready[:, height:]
         return ready[:, :height]
+
+    def _keep(self, columns: torch.Tensor) -> torch.Tensor:
+        """Copy columns to the one place for them: a new one for every window costs as much as the sum."""
+        if self._place is None:
+            widest = max(self.size[1] - (b - a) for a, b in pairwise(self.lefts))
+            self._place = columns.new_empty((*columns.shape[:2], widest))
+        return self._place[:, :, : columns.shape[2]].copy_(columns)
 
     def _start(self, like: torch.Tensor) -> None:
         self.below = like.new_zeros((like.shape[0], self.waiting_rows, self.ends[1][-1]))

@@ -126,11 +126,13 @@ def read_strips(
     strips = ahead(read, parts, min(threads, 1))
     image, valid = (np.array(array) for array in next(strips))
     yield first, image, valid
-    for row, (new_image, new_valid) in enumerate(strips, first + 1):
+    for row in range(first + 1, last):
+        new_image, new_valid = next(strips)
         new = len(new_valid)
         for plane in (*image, valid):  # plane by plane: numpy copies what overlaps
             plane[:-new] = plane[new:].copy()
         image[:, -new:], valid[-new:] = new_image, new_valid
+        del new_image, new_valid  # else they stay as long as this row is predicted
         yield row, image, valid
 
 
