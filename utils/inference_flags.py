@@ -38,7 +38,8 @@ EVALUATION = (
         Flag(
             "WINDOW",
             None,
-            "predict by windows of this side in pixels, as predict_large.py does; default: images whole",
+            "predict by windows of this side in pixels, as predict_large.py does; default: images whole, "
+            "scenes by windows as large as the training crop",
             number(int, 32),
         ),
         OVERLAP,

@@ -1,7 +1,7 @@
 """One pass of a network over labelled images, as training makes it each epoch and evaluate.py once."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -39,7 +39,7 @@ def evaluate_network(
     criterion: Criterion | None = None,
     progress: Callable[[Iterable], Iterable] | None = None,
     *,
-    classify: Callable[[Tensor], Tensor] | None = None,
+    classify: Callable[[Tensor, Sequence[str]], Tensor] | None = None,
     each: Callable[[dict, Tensor, Tensor], object] | None = None,
 ) -> tuple[ConfusionMatrix, dict[str, float] | None, list[Metrics]]:
     """Compare the network's predictions with the masks of all batches.
@@ -51,8 +51,8 @@ def evaluate_network(
         criterion: (outputs, masks) -> (total, main) loss, in eval mode if it is a module; None measures no
             loss.
         progress: wraps the loader, e.g. `functools.partial(tqdm, desc="val")`.
-        classify: images (B, C, H, W) -> class ids (B, H, W), where these are not those of `decide_outputs`;
-            without a criterion only.
+        classify: images (B, C, H, W) and their names -> class ids (B, H, W), where these are not those of
+            `decide_outputs`; without a criterion only.
         each: called with every batch, its class ids and its masks, (B, H, W); of several labels these and the
             class ids are (B, K, H, W) of 0 and 1.
 
@@ -69,7 +69,7 @@ def evaluate_network(
             images, masks = to_device(batch, device)
             height, width = masks.shape[-2:]
             if classify:
-                predictions = classify(images).to(masks.device)
+                predictions = classify(images, batch["name"]).to(masks.device)
             else:
                 images, masks = pad_batch(images, masks, network)
                 outputs = network(images)

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from utils.evaluation.files import Each, evaluate_files, find_maps, read_map
 from utils.evaluation.gathering import whole_split
 from utils.evaluation.metrics import ConfusionMatrix, Metrics
 from utils.evaluation.split import open_split, reading_as_trained
-from utils.inference.classify import Classify
+from utils.inference.classify import Classify, ClassifyParts
 from utils.inference.messages import passes_line
 from utils.inference.whole import predictor
 from utils.inference.windows import to_images
@@ -88,9 +88,10 @@ def _network(
     network = network.to(device)
     predict = predictor(network, device, options.TTA or ())
     windows = {"window": options.WINDOW, "overlap": options.OVERLAP, "blend": options.BLEND}
-    classify = Classify(predict, classes.num_classes, batch_size=batch_size, task=network.task, **windows)
+    whole = Classify(predict, classes.num_classes, batch_size=batch_size, task=network.task, **windows)
+    classify = _with_parts(whole, network, images)
     # The plain way shares its arithmetic with the validation of training.
-    way = classify if options.TTA or options.WINDOW else None
+    way = classify if options.TTA or options.WINDOW or classify.samples else None
 
     def score(each: Each, progress: Progress) -> tuple[ConfusionMatrix, list[Metrics], int]:
         matrix, _, scores = evaluate_network(
@@ -101,10 +102,29 @@ def _network(
 
     def one(item: dict) -> np.ndarray:
         with torch.inference_mode():
-            return classify(to_images(item["image"], item["valid"])[None])[0].cpu().numpy()
+            image = to_images(item["image"], item["valid"])
+            return classify(image[None], [item["name"]])[0].cpu().numpy()
 
-    source = "\n".join([describe([device], count()), *passes_line(options.TTA)])
+    lines = [describe([device], count()), *passes_line(options.TTA)]
+    if classify.samples:
+        height, width = classify.parts.window
+        lines.append(
+            f"window:  {height} x {width} pixels, overlap {options.OVERLAP:g}, blending {options.BLEND}: "
+            "blocks of scenes are predicted as predict_large.py predicts the scene"
+        )
+    source = "\n".join(lines)
     return Subject(dataset, images, _scenes(split), source, score, one, Path(options.WEIGHTS).parent)
+
+
+def _with_parts(whole: Classify, network: nn.Module, images: SegmentationDataset) -> ClassifyParts:
+    """Return how images are predicted, and by which windows blocks of scenes: those of predict_large.py."""
+    parts = {sample.name: sample for sample in images.samples if sample.window is not None}
+    if not parts:
+        return ClassifyParts(whole, whole, parts, (0, 0))
+    crop = tuple(network.about["crop_size"])
+    window = (whole.window, whole.window) if whole.window else crop
+    least = (min(window[0], crop[0]), min(window[1], crop[1]))
+    return ClassifyParts(whole, replace(whole, window=window), parts, least)
 
 
 def _maps(options: argparse.Namespace) -> Subject:

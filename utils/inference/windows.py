@@ -83,6 +83,17 @@ class WindowGrid:
             return range(0)
         return range(self.first_row(start), sum(top < stop for top in self.tops))
 
+    def around(self, part: Window) -> tuple["WindowGrid", Window]:
+        """Return the grid of those windows that reach into a part of the scene, and what they cover.
+
+        The grid begins where that begins. By these windows alone the part is predicted as by all.
+        """
+        tops = [top for top in self.tops if part.top - self.height < top < part.top + part.height]
+        lefts = [left for left in self.lefts if part.left - self.width < left < part.left + part.width]
+        height, width = tops[-1] + self.height - tops[0], lefts[-1] + self.width - lefts[0]
+        own = tuple(top - tops[0] for top in tops), tuple(left - lefts[0] for left in lefts)
+        return WindowGrid(*self.size, *own), Window(tops[0], lefts[0], height, width)
+
 
 class Block(NamedTuple):
     """A final part of a scene.
