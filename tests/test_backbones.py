@@ -30,6 +30,7 @@ SMALLER = {
 SMALLEST = {entry.family: entry.name for entry in reversed(ENTRIES.values())} | SMALLER
 # Families that take any backbone, with widths that keep the test quick.
 NARROW = {
+    "attention_unet": {"decoder_channels": (16, 8)},
     "linknet": {},
     "manet": {"decoder_channels": (16, 8)},
     "unet": {"decoder_channels": (16, 8)},

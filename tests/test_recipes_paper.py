@@ -107,6 +107,10 @@ TABLE = {
     "sem_fpn --BACKBONE_TYPE twins_pcpvt_s": {
         **CNN, "optimizer": "AdamW", "batch": 32, "lr": 1e-4, "decay": 1e-4, "aux": [], "drop_path": 0.2,
     },
+    "attention_unet": {
+        **CNN, "optimizer": "Adam", "batch": 2, "lr": 1e-4, "decay": 1e-6, "power": "step 0.5", "floor": 0.0,
+        "loss": "dice", "aux": [], "dropout": 0.0,
+    },
     "linknet": {
         **CNN, "optimizer": "RMSprop", "batch": 10, "lr": 5e-4, "decay": 2e-4, "momentum": 0.0, "power": 0.0,
         "floor": 0.0, "aux": [], "dropout": 0.0,
@@ -117,6 +121,10 @@ TABLE = {
     },
     "pan --BACKBONE_TYPE resnet18": {
         **CNN, "lr": 4e-3, "decay": 1e-4, "floor": 0.0, "aux": [], "dropout": 0.0,
+    },
+    "u2net": {
+        **CNN, "optimizer": "Adam", "batch": 12, "lr": 1e-3, "decay": 0.0, "power": 0.0, "floor": 0.0,
+        "aux": [1.0] * 6, "dropout": 0.0,
     },
     "unet_plusplus": {
         **CNN, "optimizer": "Adam", "lr": 3e-4, "decay": 0.0, "power": 0.0, "floor": 0.0,
@@ -254,8 +262,9 @@ def test_schedule(row):
     run, wanted = row
     warm = wanted["warmup"]
     for curve, base in zip(run.scheduler.lr_lambdas, run.scheduler.base_lrs, strict=True):
-        if wanted["power"] == "step 0.1":  # after each third of the run
-            assert [curve(0), curve(TOTAL // 2), curve(TOTAL)] == pytest.approx([1, 0.1, 0.01])
+        if str(wanted["power"]).startswith("step "):  # after each third of the run
+            ratio = float(wanted["power"].removeprefix("step "))
+            assert [curve(0), curve(TOTAL // 2), curve(TOTAL)] == pytest.approx([1, ratio, ratio**2])
             continue
         if wanted["power"] == "step 0.1 late":  # at three quarters and nine tenths
             assert curve(warm // 2) == pytest.approx((1 + wanted["start"]) / 2)

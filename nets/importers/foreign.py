@@ -17,6 +17,7 @@ from nets.importers.openmmlab import describe_tensors, is_openmmlab, read_openmm
 from nets.importers.placing import UnplacedError, place_weights
 from nets.importers.smp_models import is_smp, read_smp
 from nets.importers.torchvision_models import is_torchvision, read_torchvision
+from nets.importers.u2net_weights import is_u2net, read_u2net
 from nets.importers.weight_files import weights_in
 from nets.registry import create_model
 from nets.segmentation_model import SegmentationNetwork
@@ -114,6 +115,8 @@ def _reader(content: dict) -> Callable[[dict], Foreign] | None:
         return _hugging_face
     if is_torchvision(state):
         return lambda content: Foreign("torchvision", *read_torchvision(weights_in(content)))
+    if is_u2net(state):
+        return _u2net
     if is_smp(state):
         return _smp
     if describe_tensors(state) is not None:
@@ -135,6 +138,10 @@ def _hugging_face(content: dict) -> Foreign:
     config = content["config"]
     facts = read_facts(config, content.get("preprocessor", {}))
     return Foreign("Hugging Face", *read_huggingface(config, content["state_dict"]), facts)
+
+
+def _u2net(content: dict) -> Foreign:
+    return Foreign("U-2-Net", *read_u2net(weights_in(content)))
 
 
 def _smp(content: dict) -> Foreign:
