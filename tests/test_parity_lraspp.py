@@ -76,6 +76,8 @@ def test_stated_strides_of_mobilenet_v3(name):
 
 
 def test_what_does_not_fit_is_said():
+    with pytest.raises(UserError, match="gate=mean is given with version=mmseg"):
+        create_model("lraspp", bands=3, num_classes=2, version="mmseg", gate="mean")
     with pytest.raises(UserError, match="give fewer branch_channels"), torch.device("meta"):
         create_model("lraspp", bands=3, num_classes=2, version="mmseg", branch_channels=(8,) * 5)
     for old, new, message in (

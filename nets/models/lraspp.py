@@ -6,7 +6,8 @@ and figure 10
 Deviations: the sum of the two classifiers, of the deep and of the fine map, is one classifier of both maps
 side by side. The pooling window is no larger than the map, so that small images work. The last block keeps
 its width, which the paper halves for its fastest networks; dropout is MMSegmentation's. Its head
-(`version=mmseg`) joins maps at 1/4 and 1/2 by convolutions.
+(`version=mmseg`) joins maps at 1/4 and 1/2 by convolutions. torchvision's gate is decided by the mean of the
+whole map (`gate=mean`).
 """
 
 from collections.abc import Sequence
@@ -30,16 +31,25 @@ WINDOW, STEPS = 49, (16, 20)
 
 
 class GatedMap(nn.Module):
-    """1x1 convolution, times a gate that large windows of the same map decide."""
+    """1x1 convolution, times a gate that large windows of the same map decide, or its mean.
 
-    def __init__(self, in_channels: int, channels: int, *, align_corners: bool):
+    Args:
+        in_channels: channels of the map.
+        channels: width.
+        align_corners: how the gate is enlarged.
+        windows: whether there are windows.
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, align_corners: bool, windows: bool = True):
         super().__init__()
-        self.align_corners = align_corners
+        self.align_corners, self.windows = align_corners, windows
         self.conv = ConvNormAct(in_channels, channels, 1)
         self.gate = nn.Conv2d(in_channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, D, h, w)."""
+        if not self.windows:
+            return self.conv(x) * self.gate(F.adaptive_avg_pool2d(x, 1)).sigmoid()
         window = tuple(min(WINDOW, side) for side in x.shape[-2:])
         gate = self.gate(F.avg_pool2d(x, window, STEPS)).sigmoid()
         return self.conv(x) * resize(gate, x.shape[-2:], align_corners=self.align_corners)
@@ -52,13 +62,22 @@ class LRASPPDecoder(nn.Module):
         in_channels: channels of the backbone's maps.
         channels: width.
         low_index: the finer map.
+        windows: as `GatedMap` takes it.
         align_corners: how maps are enlarged.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, *, low_index: int, align_corners: bool):
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        *,
+        low_index: int,
+        windows: bool,
+        align_corners: bool,
+    ):
         super().__init__()
         self.low_index, self.align_corners = low_index, align_corners
-        self.deep = GatedMap(in_channels[-1], channels, align_corners=align_corners)
+        self.deep = GatedMap(in_channels[-1], channels, align_corners=align_corners, windows=windows)
         self.out_channels = channels + in_channels[low_index]
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -115,6 +134,7 @@ def lraspp(
     version: Literal["paper", "mmseg"] = "paper",
     output_stride: Literal[8, 16, 32] | None = None,
     channels: int = 128,
+    gate: Literal["windows", "mean"] = "windows",
     branch_channels: tuple[int, ...] = (32, 64),
     dropout: float = 0.1,
     align_corners: bool = False,
@@ -131,6 +151,7 @@ def lraspp(
             and the deepest.
         output_stride: of the deepest map in pixels; None is 16, for "mmseg" 8, where that can be.
         channels: width of the head.
+        gate: what decides the gate: means of large windows or, "paper" alone, as in torchvision, of all.
         branch_channels: mmseg: width that each finer map is reduced to, finest first.
         dropout: rate of the channel dropout before the classifier.
         align_corners: how gate, maps and logits are enlarged.
@@ -138,8 +159,10 @@ def lraspp(
         backbone_options: arguments of the backbone's class instead of `output_stride`.
 
     Raises:
-        UserError: the backbone has too few maps.
+        UserError: the backbone has too few maps, or the gate belongs to the other version.
     """
+    if version == "mmseg" and gate != "windows":
+        raise UserError(f"lraspp: gate={gate} is given with version=mmseg; it belongs to version=paper")
     if output_stride is None and not backbone_options and can_dilate(backbone):
         output_stride = 16 if version == "paper" else 8
     encoder = create_configured_backbone(
@@ -151,7 +174,13 @@ def lraspp(
     )
     if version == "paper":
         low = -min(3, len(encoder.channels))
-        decoder = LRASPPDecoder(encoder.channels, channels, low_index=low, align_corners=align_corners)
+        decoder = LRASPPDecoder(
+            encoder.channels,
+            channels,
+            low_index=low,
+            windows=gate == "windows",
+            align_corners=align_corners,
+        )
     else:
         count = len(branch_channels)
         if len(encoder.channels) <= count:
