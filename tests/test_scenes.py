@@ -261,7 +261,7 @@ def test_batches_shrink_when_memory_runs_out(tmp_path, monkeypatch, capsys):
     assert np.array_equal(read(tmp_path / "out/a.tif")[0], blobs(200, 200).argmax(0))
     network.probabilities = lambda outputs: bytearray(1 << 62)
     assert large(source, tmp_path / "none", *WINDOWS) == 2
-    assert "do not fit in memory together; give a smaller --WINDOW" in capsys.readouterr().err
+    assert "does not fit in memory; give a smaller --WINDOW" in capsys.readouterr().err
     assert names(tmp_path / "none") == []
 
 
@@ -273,10 +273,10 @@ def test_backing_off():
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return images * 2
 
-    careful = BackingOff(predict, told.append, step=2)
+    careful = BackingOff(predict, told.append)
     images = torch.arange(13.0)[:, None]
     assert torch.equal(careful(images), images * 2)
-    assert careful.limit == 2 and len(told) == 2
+    assert careful.limit == 3 and len(told) == 2
     assert torch.equal(careful(images), images * 2) and len(told) == 2
     assert not is_out_of_memory(RuntimeError("shapes differ")) and is_out_of_memory(MemoryError())
     with pytest.raises(RuntimeError, match="shapes differ"):

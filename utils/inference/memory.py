@@ -26,18 +26,17 @@ class BackingOff:
     Args:
         predict: images (B, C, h, w) -> probabilities (B, K, h, w).
         tell: called with a line that says which batch fits.
-        step: batches are multiples of this, the number of GPUs.
     """
 
-    def __init__(self, predict: Predict, tell: Callable[[str], object], step: int = 1) -> None:
-        self.predict, self.tell, self.step = predict, tell, step
+    def __init__(self, predict: Predict, tell: Callable[[str], object]) -> None:
+        self.predict, self.tell = predict, tell
         self.limit: int | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Map images (B, C, h, w) to probabilities (B, K, h, w).
 
         Raises:
-            UserError: not even the smallest batch fits.
+            UserError: not even one window fits.
         """
         while True:
             limit = min(self.limit or len(images), len(images))
@@ -48,13 +47,13 @@ class BackingOff:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if limit <= self.step:
+                if limit == 1:
                     height, width = images.shape[-2:]
                     raise UserError(
-                        f"{limit} windows of {height} x {width} pixels do not fit in memory together; "
-                        "give a smaller --WINDOW, fewer --TTA factors or fewer GPUs"
+                        f"a window of {height} x {width} pixels does not fit in memory; "
+                        "give a smaller --WINDOW or fewer --TTA factors"
                     ) from error
             # Outside of `except`: the error's traceback holds the tensors that did not fit.
-            self.limit = max(self.step, limit // 2 // self.step * self.step)
+            self.limit = limit // 2
             torch.cuda.empty_cache()
             self.tell(f"memory:  {limit} windows at a time do not fit; going on with {self.limit}")
