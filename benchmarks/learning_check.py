@@ -52,6 +52,7 @@ SMALLEST = {
     },
     "hrnet": ["--BACKBONE_TYPE", "w18s"],
     "ocrnet": ["--BACKBONE_TYPE", "w18s"],
+    "dpt": ["--BACKBONE_TYPE", "tiny"],
     "segmenter": ["--BACKBONE_TYPE", "tiny"],
     "setr": ["--BACKBONE_TYPE", "base", "--MODEL_OPTIONS", "decoder=naive"],
 }  # fmt: skip

@@ -38,6 +38,7 @@ SMALLEST = {
     "cgnet": {"blocks": (2, 3)},
     "ddrnet": {"backbone": "23slim", "aux": True},
     "deeplab": {"backbone": "resnet18"},
+    "dpt": {"backbone": "tiny", "channels": 32},
     "enet": {},
     "erfnet": {},
     "fast_scnn": {"aux": True},

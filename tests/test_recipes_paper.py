@@ -132,6 +132,7 @@ TABLE = {
     },
     "segformer --BACKBONE_TYPE b0": SEGFORMER,
     "segformer --BACKBONE_TYPE b5": SEGFORMER,
+    "dpt --BACKBONE_TYPE tiny": {**VIT, "aux": []},
     "segmenter --BACKBONE_TYPE tiny": SEGMENTER,
     "segmenter --BACKBONE_TYPE small --MODEL_OPTIONS decoder=linear": {**SEGMENTER, "dropout": 0.0},
     "segnext --BACKBONE_TYPE t": SEGFORMER,

@@ -15,6 +15,7 @@ from nets.importers.about import describe_import
 from nets.importers.huggingface import read_facts, read_huggingface
 from nets.importers.openmmlab import describe_tensors, is_openmmlab, read_openmmlab, read_tensors
 from nets.importers.placing import UnplacedError, place_weights
+from nets.importers.smp_dpt import is_smp_dpt, read_smp_dpt
 from nets.importers.smp_models import is_smp, read_smp
 from nets.importers.torchvision_models import is_torchvision, read_torchvision
 from nets.importers.u2net_weights import is_u2net, read_u2net
@@ -117,6 +118,8 @@ def _reader(content: dict) -> Callable[[dict], Foreign] | None:
         return lambda content: Foreign("torchvision", *read_torchvision(weights_in(content)))
     if is_u2net(state):
         return _u2net
+    if is_smp_dpt(state):
+        return lambda content: Foreign("segmentation_models.pytorch", *read_smp_dpt(weights_in(content)))
     if is_smp(state):
         return _smp
     if describe_tensors(state) is not None:

@@ -143,11 +143,19 @@ def _common(backbone: dict, o: dict, kind: str, names: dict[str, str]) -> tuple[
         "attention_dropout": float(o["attn_drop_rate"]),
         "norm_eps": layer_norm_eps(backbone, 1e-5),
     }
-    described = (o["embed_dims"], o["num_layers"], o["num_heads"])
-    for size, name in names.items():
-        if described == (VIT_SIZES[size].width, VIT_SIZES[size].depth, VIT_SIZES[size].heads):
-            return name, options
-    return names["base"], options | dict(zip(("width", "depth", "heads"), described, strict=True))
+    size, own = find_size(o["embed_dims"], o["num_layers"], o["num_heads"], among=tuple(names))
+    return names[size], options | own
+
+
+def find_size(
+    width: int, depth: int, heads: int, among: tuple[str, ...] = tuple(VIT_SIZES)
+) -> tuple[str, dict]:
+    """Return the size of a ViT, or "base" and the arguments of `ViT` that make another."""
+    for name in among:
+        size = VIT_SIZES[name]
+        if (size.width, size.depth, size.heads) == (width, depth, heads):
+            return name, {}
+    return "base", {"width": width, "depth": depth, "heads": heads}
 
 
 def _common_rules(o: dict, options: dict) -> Rules:

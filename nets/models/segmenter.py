@@ -19,11 +19,9 @@ from torch import Tensor, nn
 
 from nets.backbones.vit import VIT_SIZES, ViT
 from nets.decoders.fcn import create_aux_heads
+from nets.decoders.patches import PatchModel
 from nets.layers.init import init_classifier, init_weights
-from nets.layers.margins import crop
-from nets.layers.resize import resize
 from nets.registry import register_model
-from nets.segmentation_model import SegmentationNetwork
 
 # Channels of each head of the attention.
 HEAD_CHANNELS = 64
@@ -95,51 +93,6 @@ class MaskTransformer(nn.Module):
         return scores.transpose(1, 2).unflatten(2, size)
 
 
-class Segmenter(SegmentationNetwork):
-    """ViT -> scores of each patch -> resize.
-
-    Args:
-        backbone: gives maps of one stride.
-        head: maps one of them to scores.
-        bands: bands of an image.
-        num_classes: number of classes.
-        in_index: map that the head reads.
-        unpad: enlarge the scores to the padded image and crop them; otherwise they are enlarged to the image.
-        align_corners: how they are enlarged.
-        aux_heads: auxiliary heads.
-    """
-
-    def __init__(
-        self,
-        backbone: ViT,
-        head: nn.Module,
-        *,
-        bands: int,
-        num_classes: int,
-        in_index: int,
-        unpad: bool,
-        align_corners: bool,
-        aux_heads: list[nn.Module],
-    ):
-        super().__init__(bands, num_classes)
-        self.backbone, self.head, self.in_index = backbone, head, in_index
-        self.unpad, self.align_corners = unpad, align_corners
-        self.aux_heads = nn.ModuleList(aux_heads)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor | list[Tensor]]:
-        """Map (B, C, H, W) in data units to {"logits": (B, K, H, W)}; training may add the list "aux"."""
-        size = images.shape[-2:]
-        features = self.backbone(self.normalize(images))
-        logits = self.head(features[self.in_index])  # (B, K, h, w)
-        whole = tuple(self.backbone.patch * side for side in logits.shape[-2:]) if self.unpad else size
-        outputs = {"logits": crop(resize(logits, whole, align_corners=self.align_corners), size)}
-        if self.training and len(self.aux_heads):
-            outputs["aux"] = [
-                resize(head(features), size, align_corners=head.align_corners) for head in self.aux_heads
-            ]
-        return outputs
-
-
 @register_model
 def segmenter(
     *,
@@ -166,7 +119,7 @@ def segmenter(
     aux: bool = False,
     aux_heads: tuple[dict, ...] = (),
     backbone_options: dict | None = None,
-) -> Segmenter:
+) -> PatchModel:
     """Segmenter on ViT tiny to large, with the mask transformer or a linear classifier of patches.
 
     Args:
@@ -216,13 +169,13 @@ def segmenter(
             attention_dropout=decoder_attention_dropout,
             norm_eps=decoder_norm_eps,
         )
-    return Segmenter(
+    return PatchModel(
         encoder,
         head,
         bands=bands,
         num_classes=num_classes,
         in_index=in_index,
-        unpad=unpad,
+        patch=encoder.patch if unpad else None,
         align_corners=align_corners,
         aux_heads=create_aux_heads(encoder.channels, num_classes, aux=aux, aux_heads=aux_heads),
     )
