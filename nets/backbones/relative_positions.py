@@ -64,7 +64,9 @@ def attend(attention: Attention, x: Tensor, bias: Tensor) -> Tensor:
         attn_mask=bias.to(query.dtype),
         dropout_p=attention.attn_drop.p if attention.training else 0.0,
     )  # (B, heads, N, D / heads)
-    return attention.proj_drop(attention.proj(x.transpose(1, 2).flatten(2)))
+    # A copy in any case: a trace must not rely on the strides that one of several kernels gives.
+    x = x.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+    return attention.proj_drop(attention.proj(x.flatten(2)))
 
 
 class QueryValueLinear(nn.Linear):

@@ -19,6 +19,8 @@ from nets.importers.huggingface_backbones import (
     newer,
     read_backbone,
 )
+from nets.importers.huggingface_beit import read_beit
+from nets.importers.huggingface_dpt import read_dpt
 from nets.importers.huggingface_mask2former import read_mask2former
 from nets.importers.huggingface_maskformer import read_maskformer
 from nets.importers.placing import Rules, place_weights, rename
@@ -44,6 +46,8 @@ def read_huggingface(config: dict, state_dict: dict[str, Tensor]) -> Translation
         UserError: a network that is not here, or tensors without a place.
     """
     readers = {
+        "beit": read_beit,
+        "dpt": read_dpt,
         "mask2former": read_mask2former,
         "maskformer": read_maskformer,
         "segformer": read_segformer,

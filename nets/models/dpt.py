@@ -86,10 +86,10 @@ def reassemble(in_channels: int, width: int, channels: int, scale: float) -> nn.
 class ResidualUnit(nn.Module):
     """ReLU and 3x3 convolution, twice, added to the input."""
 
-    def __init__(self, channels: int, *, norm: bool):
+    def __init__(self, channels: int, *, norm: bool, bias: bool = False):
         super().__init__()
         self.first, self.second = (
-            ConvNormAct(channels, channels, 3, norm=norm, act=False, bias=False) for _ in range(2)
+            ConvNormAct(channels, channels, 3, norm=norm, act=False, bias=bias) for _ in range(2)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,14 +103,14 @@ class Fusion(nn.Module):
     Args:
         channels: width.
         refine: refine the map that is added; the first fusion has only one.
-        norm: batch norm in the residual units.
         align_corners: how it is enlarged.
+        units: arguments of the residual units.
     """
 
-    def __init__(self, channels: int, *, refine: bool, norm: bool, align_corners: bool):
+    def __init__(self, channels: int, *, refine: bool, align_corners: bool, **units: bool):
         super().__init__()
-        self.refine = ResidualUnit(channels, norm=norm) if refine else nn.Identity()
-        self.smooth = ResidualUnit(channels, norm=norm)
+        self.refine = ResidualUnit(channels, **units) if refine else nn.Identity()
+        self.smooth = ResidualUnit(channels, **units)
         self.project = nn.Conv2d(channels, channels, 1)
         self.align_corners = align_corners
 
@@ -133,7 +133,9 @@ class DPTHead(nn.Module):
         channels: width of the fusion.
         num_classes: number of classes.
         refine_deepest: the first fusion refines its map too.
-        norm: batch norm in the residual units.
+        norm: batch norm behind the fusion.
+        residual_norm: batch norm in the residual units.
+        residual_bias: their convolutions have biases.
         align_corners: how maps are enlarged.
         norm_eps: epsilon of the batch norms.
         dropout: rate of the channel dropout before the classifier.
@@ -149,6 +151,8 @@ class DPTHead(nn.Module):
         *,
         refine_deepest: bool,
         norm: bool,
+        residual_norm: bool,
+        residual_bias: bool,
         align_corners: bool,
         norm_eps: float,
         dropout: float,
@@ -158,9 +162,9 @@ class DPTHead(nn.Module):
             reassemble(each, width, channels, scale)
             for each, width, scale in zip(in_channels, widths, scales, strict=True)
         )
-        last = len(in_channels) - 1
+        last, units = len(in_channels) - 1, {"norm": residual_norm, "bias": residual_bias}
         self.fusions = nn.ModuleList(  # finest first, as the maps
-            Fusion(channels, refine=i < last or refine_deepest, norm=norm, align_corners=align_corners)
+            Fusion(channels, refine=i < last or refine_deepest, align_corners=align_corners, **units)
             for i in range(len(in_channels))
         )
         self.smooth = ConvNormAct(channels, channels, 3, norm=norm)
@@ -191,6 +195,8 @@ def dpt(
     channels: int = 256,
     refine_deepest: bool = False,
     norm: bool = True,
+    residual_norm: bool | None = None,
+    residual_bias: bool = False,
     drop_path: float = 0.0,
     dropout: float = 0.1,
     unpad: bool = True,
@@ -214,7 +220,9 @@ def dpt(
         widths: channels of each map before the fusion; None is the paper's choice.
         channels: width of the fusion.
         refine_deepest: a residual unit more on the deepest map.
-        norm: batch norm in the fusion.
+        norm: batch norm behind the fusion.
+        residual_norm: batch norm in the fusion's residual units; None is as behind it.
+        residual_bias: these units' convolutions have biases.
         drop_path: rate of stochastic depth at the transformer's last block.
         dropout: rate of the channel dropout before the classifier.
         unpad: enlarge the scores to the padded image and crop them; otherwise they are enlarged to the image.
@@ -244,6 +252,8 @@ def dpt(
         num_classes,
         refine_deepest=refine_deepest,
         norm=norm,
+        residual_norm=norm if residual_norm is None else residual_norm,
+        residual_bias=residual_bias,
         align_corners=fusion_align_corners,
         norm_eps=norm_eps,
         dropout=dropout,
