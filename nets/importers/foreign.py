@@ -5,6 +5,7 @@ segmentation_models.pytorch and of authors who build on OpenMMLab but leave its 
 weights, known by names and shapes of their tensors.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -30,6 +31,12 @@ CLASSIFICATION_ENDS = (
     "head.fc.weight",
     "classifier.weight",
     "classifier.6.weight",
+)
+# Source, whether weights are of such a network, and what makes blueprint and weights of ours of them.
+PLAIN = (
+    ("torchvision", is_torchvision, read_torchvision),
+    ("U-2-Net", is_u2net, read_u2net),
+    ("segmentation_models.pytorch", is_smp_dpt, read_smp_dpt),
 )
 
 
@@ -114,17 +121,18 @@ def _reader(content: dict) -> Callable[[dict], Foreign] | None:
         return _openmmlab
     if isinstance(content.get("config"), dict) and "model_type" in content["config"]:
         return _hugging_face
-    if is_torchvision(state):
-        return lambda content: Foreign("torchvision", *read_torchvision(weights_in(content)))
-    if is_u2net(state):
-        return _u2net
-    if is_smp_dpt(state):
-        return lambda content: Foreign("segmentation_models.pytorch", *read_smp_dpt(weights_in(content)))
+    for source, recognised, read in PLAIN:
+        if recognised(state):
+            return functools.partial(_plain, source, read)
     if is_smp(state):
         return _smp
     if describe_tensors(state) is not None:
         return _told_by_tensors
     return None
+
+
+def _plain(source: str, read: Callable[[dict], tuple[dict, dict]], content: dict) -> Foreign:
+    return Foreign(source, *read(weights_in(content)))
 
 
 def _openmmlab(content: dict) -> Foreign:
@@ -141,10 +149,6 @@ def _hugging_face(content: dict) -> Foreign:
     config = content["config"]
     facts = read_facts(config, content.get("preprocessor", {}))
     return Foreign("Hugging Face", *read_huggingface(config, content["state_dict"]), facts)
-
-
-def _u2net(content: dict) -> Foreign:
-    return Foreign("U-2-Net", *read_u2net(weights_in(content)))
 
 
 def _smp(content: dict) -> Foreign:
