@@ -24,6 +24,13 @@ NETWORKS = [
     ("Unet", "mit_b0", SCSE, {}),
     ("Unet", "efficientnet-b0", {}, {}),
     ("Unet", "timm-efficientnet-b0", {"encoder_depth": 4, "decoder_channels": (32, 16, 16, 16)}, {}),
+    ("Unet", "mobilenet_v2", {}, {}),
+    ("Unet", "densenet121", {}, {}),
+    ("Linknet", "densenet121", {"encoder_depth": 3}, {}),
+    ("Unet", "se_resnext50_32x4d", {"decoder_channels": (16, 16, 16, 16, 16)}, {}),
+    ("Linknet", "mobilenet_v2", {"encoder_depth": 4}, {}),
+    ("DeepLabV3Plus", "mobilenet_v2", {"decoder_channels": 32}, {}),
+    ("DeepLabV3", "mobilenet_v2", {"decoder_channels": 32}, {"output_stride": 8}),
     ("Unet", "tu-convnext_tiny", {"decoder_channels": (32, 16, 16, 16, 8)}, {}),
     ("Unet", "tu-resnet18", {"encoder_depth": 3, "decoder_channels": (32, 16, 16)}, {}),
     ("Unet", "tu-mobilenetv3_small_100", {}, {}),
@@ -112,11 +119,11 @@ def test_other_weights_are_refused():
     with pytest.raises(UserError, match=r"this decoder of segmentation_models\.pytorch is not known here"):
         read_smp(state)
     with torch.device("meta"):
-        network = smp.Unet("densenet121", encoder_weights=None)
+        network = smp.Unet("xception", encoder_weights=None)
         plain = smp.DeepLabV3Plus("resnet18", encoder_weights=None)
         dilated = smp.DeepLabV3Plus("efficientnet-b0", encoder_weights=None)
         segformer = smp.Segformer("resnet18", encoder_weights=None)
-    with pytest.raises(UserError, match=r"the encoder of this network.*features\.conv0\.weight"):
+    with pytest.raises(UserError, match=r"the encoder of this network.*conv1\.weight"):
         read_smp(network.state_dict())
     with pytest.raises(UserError, match="output_stride=4"):
         read_smp(plain.state_dict(), output_stride=4)

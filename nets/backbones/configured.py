@@ -11,8 +11,9 @@ import timm
 from torch import Tensor, nn
 
 from nets.backbones.catalogue import can_dilate, create_backbone, find_backbone
+from nets.backbones.configured_densenet import ConfiguredDenseNet
 from nets.backbones.configured_efficientnet import ConfiguredEfficientNet
-from nets.backbones.configured_mobilenet import ConfiguredMobileNetV3
+from nets.backbones.configured_mobilenet import ConfiguredMobileNetV2, ConfiguredMobileNetV3
 from nets.backbones.normed import NormedBackbone
 from nets.backbones.plain_transformer import PlainTransformer
 from nets.backbones.twins import Twins
@@ -119,61 +120,6 @@ def _set_block(block: nn.Module, stride: int, dilation: int, stride_in: str, dil
         raise UserError(f"stride {stride} is given for a stage without a shortcut convolution; it must be 1")
 
 
-class ConfiguredMobileNetV2(nn.Module):
-    """MobileNetV2 of timm with strides and dilations of one's own.
-
-    Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018,
-    https://arxiv.org/abs/1801.04381.
-
-    Args:
-        name: timm's name, for the width.
-        bands: bands of an image.
-        strides, dilations: of the first block of each of the seven stages; the other blocks have 1.
-        out_stages: stages whose maps are given, from 0.
-        norm_eps: epsilon of the batch norms.
-
-    Attributes:
-        channels, strides: per feature map, finest first.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        bands: int,
-        strides: tuple[int, ...] = (1, 2, 2, 2, 1, 2, 1),
-        dilations: tuple[int, ...] = (1, 1, 1, 1, 1, 1, 1),
-        out_stages: tuple[int, ...] = (1, 2, 4, 6),
-        norm_eps: float = 1e-5,
-    ):
-        super().__init__()
-        self.body = timm.create_model(name, pretrained=False, features_only=True, in_chans=bands)
-        self.name, self.out_stages = name, tuple(out_stages)
-        channels, total = [], [2]
-        for stage, stride, dilation in zip(self.body.blocks, strides, dilations, strict=True):
-            first = stage[0].conv_dw
-            first.stride = (stride, stride)
-            first.dilation = first.padding = (dilation, dilation)
-            pointwise = stage[0].conv_pwl if hasattr(stage[0], "conv_pwl") else stage[0].conv_pw
-            inputs = stage[0].conv_pw.in_channels if pointwise is not stage[0].conv_pw else first.in_channels
-            stage[0].has_skip = stride == 1 and inputs == pointwise.out_channels
-            channels.append(pointwise.out_channels)
-            total.append(total[-1] * stride)
-        set_norm_eps(self, norm_eps)
-        del self.body.blocks[max(self.out_stages) + 1 :]
-        self.channels = [channels[i] for i in self.out_stages]
-        self.strides = [total[i + 1] for i in self.out_stages]
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Map (B, C, H, W) to feature maps (B, C_i, h_i, w_i), finest first."""
-        x = self.body.bn1(self.body.conv_stem(x))
-        features = []
-        for stage in self.body.blocks:
-            x = stage(x)
-            features.append(x)
-        return [features[i] for i in self.out_stages]
-
-
 # Beginnings of the names of backbones that have a norm on each map where four maps are used.
 NORMED = ("swin_", "convnext", "poolformer_")
 # Beginning of a backbone's name -> the class that takes options.
@@ -185,6 +131,7 @@ CONFIGURABLE: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": ConfiguredMobileNetV2,
     "mobilenetv3": ConfiguredMobileNetV3,
     "tf_mobilenetv3": ConfiguredMobileNetV3,
+    "densenet": ConfiguredDenseNet,
     "efficientnet_": ConfiguredEfficientNet,
     "tf_efficientnet": ConfiguredEfficientNet,
     "swin_": NormedBackbone,

@@ -1,9 +1,81 @@
-"""MobileNetV3 with strides and dilations stated one by one, as `configured` does it for other backbones."""
+"""MobileNetV2 and V3 with strides and dilations stated one by one, as `configured` does it for others."""
 
 import timm
 from torch import Tensor, nn
 
 from nets.layers.conv import set_norm_eps
+
+# Width of MobileNetV2's last convolution.
+MOBILENET_V2_HEAD = 1280
+
+
+class ConfiguredMobileNetV2(nn.Module):
+    """MobileNetV2 of timm with strides and dilations of one's own.
+
+    Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018,
+    https://arxiv.org/abs/1801.04381.
+
+    Args:
+        name: timm's name, for the width.
+        bands: bands of an image.
+        strides, dilations: of the first block of each of the seven stages; the other blocks have 1.
+        out_stages: stages whose maps are given, from 0.
+        norm_eps: epsilon of the batch norms.
+        dilate_all: the other blocks of a stage have its dilation too.
+        head: the deepest map passes the paper's last 1x1 convolution.
+
+    Attributes:
+        channels, strides: per feature map, finest first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        bands: int,
+        strides: tuple[int, ...] = (1, 2, 2, 2, 1, 2, 1),
+        dilations: tuple[int, ...] = (1, 1, 1, 1, 1, 1, 1),
+        out_stages: tuple[int, ...] = (1, 2, 4, 6),
+        norm_eps: float = 1e-5,
+        dilate_all: bool = False,
+        head: bool = False,
+    ):
+        super().__init__()
+        self.body = timm.create_model(name, pretrained=False, features_only=True, in_chans=bands)
+        self.name, self.out_stages = name, tuple(out_stages)
+        channels, total = [], [2]
+        for stage, stride, dilation in zip(self.body.blocks, strides, dilations, strict=True):
+            first = stage[0].conv_dw
+            first.stride = (stride, stride)
+            for block in stage if dilate_all else stage[:1]:
+                block.conv_dw.dilation = block.conv_dw.padding = (dilation, dilation)
+            pointwise = stage[0].conv_pwl if hasattr(stage[0], "conv_pwl") else stage[0].conv_pw
+            inputs = stage[0].conv_pw.in_channels if pointwise is not stage[0].conv_pw else first.in_channels
+            stage[0].has_skip = stride == 1 and inputs == pointwise.out_channels
+            channels.append(pointwise.out_channels)
+            total.append(total[-1] * stride)
+        del self.body.blocks[max(self.out_stages) + 1 :]
+        self.channels = [channels[i] for i in self.out_stages]
+        self.head = nn.Identity()
+        if head:
+            self.head = nn.Sequential(
+                nn.Conv2d(self.channels[-1], MOBILENET_V2_HEAD, 1, bias=False),
+                nn.BatchNorm2d(MOBILENET_V2_HEAD),
+                nn.ReLU6(inplace=True),
+            )
+            self.channels[-1] = MOBILENET_V2_HEAD
+        set_norm_eps(self, norm_eps)
+        self.strides = [total[i + 1] for i in self.out_stages]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (B, C, H, W) to feature maps (B, C_i, h_i, w_i), finest first."""
+        x = self.body.bn1(self.body.conv_stem(x))
+        features = []
+        for stage in self.body.blocks:
+            x = stage(x)
+            features.append(x)
+        *finer, deepest = (features[i] for i in self.out_stages)
+        return [*finer, self.head(deepest)]
 
 
 class ConfiguredMobileNetV3(nn.Module):

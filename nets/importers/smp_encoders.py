@@ -6,7 +6,6 @@ tensor of it is there in the same shape.
 
 import re
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +17,8 @@ from nets.backbones.pretrained import plain_name
 from nets.backbones.stem import find_stem
 from nets.backbones.table import ENTRIES
 from nets.errors import UserError
-from nets.importers.placing import Rules, UnplacedError, rename
+from nets.importers.placing import UnplacedError
+from nets.importers.smp_encoder_names import efficientnet, mit, mobilenet_v2
 
 # Maps of an encoder whose depth is not reduced.
 DEPTH = 5
@@ -27,33 +27,27 @@ DILATED = {8: ((1, 2, 1, 1), (1, 1, 2, 4)), 16: ((1, 2, 2, 1), (1, 1, 1, 2))}
 RESNETS = tuple(f"resnet{depth}" for depth in (18, 34, 50, 101, 152))
 RESNEXTS = ("resnext50_32x4d", *(f"resnext101_32x{width}d" for width in (4, 8, 16, 32)))
 VGGS = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))
+DENSENETS = tuple(f"densenet{depth}" for depth in (121, 169, 201, 161))
+SENETS = (
+    *(f"legacy_seresnet{depth}" for depth in (50, 101, 152)),
+    *(f"legacy_seresnext{depth}_32x4d" for depth in (50, 101)),
+    "legacy_senet154",
+)
 EFFICIENTNETS = tuple(f"efficientnet_{size}" for size in (*(f"b{i}" for i in range(9)), "l2"))
 LITE = tuple(f"efficientnet_lite{i}" for i in range(5))
-
-
-class EfficientNetSize(NamedTuple):
-    """Of the encoders "efficientnet-b0" and so on: side of the images, and layers whose maps are used."""
-
-    name: str
-    side: int
-    layers: tuple[int, ...]
-
-
-# Blocks and last width -> size.
-EFFICIENTNET_SIZES = {
-    (16, 320): EfficientNetSize("tf_efficientnet_b0", 224, (0, 3, 5, 9, 16)),
-    (23, 320): EfficientNetSize("tf_efficientnet_b1", 240, (0, 5, 8, 16, 23)),
-    (23, 352): EfficientNetSize("tf_efficientnet_b2", 260, (0, 5, 8, 16, 23)),
-    (26, 384): EfficientNetSize("tf_efficientnet_b3", 300, (0, 5, 8, 18, 26)),
-    (32, 448): EfficientNetSize("tf_efficientnet_b4", 380, (0, 6, 10, 22, 32)),
-    (39, 512): EfficientNetSize("tf_efficientnet_b5", 456, (0, 8, 13, 27, 39)),
-    (45, 576): EfficientNetSize("tf_efficientnet_b6", 528, (0, 9, 15, 31, 45)),
-    (55, 640): EfficientNetSize("tf_efficientnet_b7", 600, (0, 11, 18, 38, 55)),
+MOBILENET = "mobilenetv2_100"
+# Stages of MobileNetV2 whose maps are used, and strides and dilations per stage at each output stride.
+MOBILENET_STAGES = (0, 1, 2, 4, 6)
+MOBILENET_DILATED = {
+    8: ((1, 2, 2, 1, 1, 1, 1), (1, 1, 1, 2, 2, 4, 4)),
+    16: ((1, 2, 2, 2, 1, 1, 1), (1, 1, 1, 1, 1, 2, 2)),
 }
 # A tensor that only these have -> the candidates; timm's networks stand under "model.".
 MARKS = {
+    "layer0.conv1.weight": SENETS,
     "layer1.0.conv1.weight": (*RESNETS, *RESNEXTS),
     "features.0.weight": VGGS,
+    "features.conv0.weight": DENSENETS,
     "conv_stem.weight": (*EFFICIENTNETS, *LITE),
     "patch_embed1.proj.weight": tuple(MIT_SIZES),
 }
@@ -67,17 +61,8 @@ TIMM_MARKS = {
     "stem.": ("poolformer", "xception"),
     "patch_embed.": ("swin",),
 }
-# Parts of a block of EfficientNet -> timm's.
-SQUEEZE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
-WITH_EXPANSION = {
-    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
-    "_project_conv": "conv_pwl", "_bn2": "bn3", **SQUEEZE,
-}  # fmt: skip
-WITHOUT_EXPANSION = {
-    "_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2", **SQUEEZE,
-}  # fmt: skip
 # In front of a classifier that is not there; the encoders keep them idle.
-IDLE = re.compile(r"(conv_head|bn2)_")
+IDLE = re.compile(r"(conv_head|bn2|head)_")
 
 
 @dataclass(frozen=True)
@@ -111,6 +96,8 @@ class Encoder:
         Raises:
             UserError: it cannot be dilated or shortened.
         """
+        if self.name == MOBILENET and self.dilates == "stages":
+            return _mobilenet_options(depth, last, output_stride)
         if output_stride != 32 and self.dilates == "stages" and depth == DEPTH:
             strides, dilations = DILATED[output_stride]
             return {
@@ -124,6 +111,8 @@ class Encoder:
                 f"the encoder {self.name} at output stride {output_stride} cannot be imported; ResNets and "
                 "timm's networks can"
             )
+        if self.name in DENSENETS and self.dilates != "output_stride":
+            return {"out_stages": tuple(range(depth))[-last:]}
         if self.layers:
             return {"out_layers": self.layers[:depth][-last:], "image_size": self.side}
         if depth == DEPTH and output_stride == 32 and (last < DEPTH or self._numbers(depth)[0] == 0):
@@ -178,9 +167,12 @@ def read_encoder(state_dict: dict[str, Tensor], depth: int = DEPTH, name: str = 
     """
     state = {key.removeprefix("encoder."): x for key, x in state_dict.items() if key.startswith("encoder.")}
     if "_conv_stem.weight" in state:
-        return _find_efficientnet(state, depth)
+        size, state = efficientnet(state)
+        return replace(_find(state, (size.name,), "", depth), layers=size.layers, side=size.side)
     if "patch_embed1.proj.weight" in state:
-        return _find(rename(_joined(state), MIT), tuple(MIT_SIZES), "", depth)
+        return _find(mit(state), tuple(MIT_SIZES), "", depth)
+    if "features.18.0.weight" in state:
+        return _find(mobilenet_v2(state), (MOBILENET,), "stages", depth)
     if any(key.startswith("model.") for key in state):
         state = {key.removeprefix("model."): x for key, x in state.items()}
         names = next((n for mark, n in TIMM_MARKS.items() if any(k.startswith(mark) for k in state)), None)
@@ -188,12 +180,20 @@ def read_encoder(state_dict: dict[str, Tensor], depth: int = DEPTH, name: str = 
         candidates = tuple(n for n in known if n.startswith(names))
         return _find(state, _timm_name(name) or candidates, "output_stride", depth)
     candidates = next((names for mark, names in MARKS.items() if mark in state), ())
-    found = _find(state, candidates, "stages" if "layer1.0.conv1.weight" in state else "", depth)
+    found = _find(state, candidates, "stages" if "conv1.weight" in state else "", depth)
     if "conv_stem.weight" not in state:
         return found
     with torch.device("meta"):
         blocks = [len(stage) for stage in create_backbone(found.name, bands=1).body.blocks]
     return replace(found, layers=(0, *(sum(blocks[:end]) for end in (2, 3, 5, 7))))
+
+
+def _mobilenet_options(depth: int, last: int, output_stride: int) -> dict:
+    options = {"out_stages": MOBILENET_STAGES[:depth][-last:], "head": depth == DEPTH}
+    if output_stride != 32:
+        strides, dilations = MOBILENET_DILATED[output_stride]
+        options |= {"strides": strides, "dilations": dilations, "dilate_all": True}
+    return options
 
 
 def _timm_name(name: str) -> tuple[str, ...]:
@@ -207,13 +207,15 @@ def _find(state: dict[str, Tensor], candidates: tuple[str, ...], dilates: str, d
     tensors = {plain_name(key): x for key, x in state.items()}
     for name in candidates:
         encoder = Encoder(name, 0, dilates, tensors)
-        bands = _bands(tensors, name, encoder.options(depth) if dilates == "output_stride" else None)
+        # timm's networks lack the deeper stages, the others keep them.
+        options = encoder.options(depth if dilates == "output_stride" else DEPTH)
+        bands = _bands(tensors, name, options)
         if bands:
             return replace(encoder, bands=bands)
     raise UserError(
         "the encoder of this network of segmentation_models.pytorch is not known here (its tensors are "
-        f"{', '.join(list(state)[:3])}, ...); ResNet, ResNeXt, VGG, EfficientNet, MiT and the catalogue's "
-        "networks as tu- encoders can be imported"
+        f"{', '.join(list(state)[:3])}, ...); ResNet, ResNeXt, SENet, DenseNet, VGG, MobileNetV2, "
+        "EfficientNet, MiT and the catalogue's networks as tu- encoders can be imported"
     )
 
 
@@ -230,62 +232,3 @@ def _bands(tensors: dict[str, Tensor], name: str, options: dict | None) -> int:
         return 0
     shapes = {key: (x.shape[0], 1, *x.shape[2:]) if key == stem else x.shape for key, x in tensors.items()}
     return tensors[stem].shape[1] if all(shapes[key] == own[key] for key in own if key in shapes) else 0
-
-
-def _mit_rules() -> Rules:
-    rules: Rules = []
-    for i in range(4):
-        theirs, ours = rf"block{i + 1}\.(\d+)", rf"stages.{i}.blocks.\1"
-        rules += [
-            (rf"patch_embed{i + 1}\.proj\.", f"stages.{i}.embed."),
-            (rf"patch_embed{i + 1}\.norm\.", f"stages.{i}.embed_norm."),
-            (rf"{theirs}\.attn\.qkv\.", rf"{ours}.attention.qkv."),
-            (rf"{theirs}\.attn\.proj\.", rf"{ours}.attention.project."),
-            (rf"{theirs}\.attn\.sr\.", rf"{ours}.attention.reduce."),
-            (rf"{theirs}\.attn\.norm\.", rf"{ours}.attention.norm."),
-            (rf"{theirs}\.mlp\.fc1\.", rf"{ours}.mlp.expand."),
-            (rf"{theirs}\.mlp\.dwconv\.dwconv\.", rf"{ours}.mlp.mix."),
-            (rf"{theirs}\.mlp\.fc2\.", rf"{ours}.mlp.contract."),
-            (rf"{theirs}\.", rf"{ours}."),
-            (rf"norm{i + 1}\.", f"stages.{i}.norm."),
-        ]
-    return rules
-
-
-MIT = _mit_rules()
-
-
-def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a MiT's weights with queries, keys and values in one matrix."""
-    joined = {}
-    for key, tensor in state.items():
-        if ".attn.q." in key:
-            others = state.get(key.replace(".q.", ".kv."))
-            joined[key.replace(".q.", ".qkv.")] = tensor if others is None else torch.cat([tensor, others])
-        elif ".attn.kv." not in key:
-            joined[key] = tensor
-    return joined
-
-
-def _find_efficientnet(state: dict[str, Tensor], depth: int) -> Encoder:
-    """Return an EfficientNet whose tensors' names begin with an underscore.
-
-    Raises:
-        UserError: it has none of the known sizes.
-    """
-    numbers = [int(found[1]) for key in state if (found := re.match(r"_blocks\.(\d+)\.", key))]
-    blocks = 1 + max(numbers, default=-1)
-    last = state.get(f"_blocks.{blocks - 1}._project_conv.weight")
-    size = EFFICIENTNET_SIZES.get((blocks, 0 if last is None else last.shape[0]))
-    if size is None:
-        raise UserError(f"an EfficientNet of {blocks} blocks cannot be imported; b0 to b7 can")
-    with torch.device("meta"):
-        stages = create_backbone(size.name, bands=1).body.blocks
-    places = [f"blocks.{i}.{j}" for i, stage in enumerate(stages) for j in range(len(stage))]
-    ends = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-    rules: Rules = [(rf"{theirs}\.", f"{ours}.") for theirs, ours in ends.items()]
-    for i, place in enumerate(places):
-        names = WITH_EXPANSION if f"_blocks.{i}._expand_conv.weight" in state else WITHOUT_EXPANSION
-        rules += [(rf"_blocks\.{i}\.{theirs}\.", f"{place}.{ours}.") for theirs, ours in names.items()]
-    found = _find(rename(state, rules), (size.name,), "", depth)
-    return replace(found, layers=size.layers, side=size.side)
