@@ -76,12 +76,15 @@ def test_any_size_bands_and_precision(name, small):
 
 def test_padding_of_patches():
     images = torch.randn(1, 2, 37, 50)
-    sides = {"corner": (0, 14, 0, 11), "same": (7, 7, 5, 6), "none": (0, -2, 0, -5)}
+    corner, left_out = (0, 14, 0, 11), (0, -2, 0, -5)
+    sides = {"corner": corner, "same": (7, 7, 5, 6), "none": left_out, "fit": left_out}
     for padding, margins in sides.items():
-        torch.manual_seed(0)
         odd = ViT("tiny", bands=2, blocks=(1,), padding=padding, image_size=(32, 48)).eval()
         with torch.inference_mode():
             assert torch.equal(odd(images)[0], odd(F.pad(images, margins))[0])
+    other = ViT("tiny", bands=2, blocks=(1,), padding="fit", image_size=(64, 64)).eval()
+    with torch.inference_mode():
+        assert torch.equal(other(images)[0], other(F.pad(images, corner))[0])
 
 
 def test_norms_and_biases_where_they_are_asked_for():

@@ -9,7 +9,6 @@ patch, from a patch to the class token, from the class token to itself; each row
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention
 from torch import Tensor, nn
 
 from nets.layers.margins import is_tracing
@@ -54,7 +53,7 @@ def relative_bias(table: Tensor, own: tuple[int, int], grid: tuple[int, int], in
     return fit_table(table, own, grid)[index].permute(2, 0, 1)[None]
 
 
-def attend(attention: Attention, x: Tensor, bias: Tensor) -> Tensor:
+def attend(attention: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
     """Map tokens (B, N, D) to (B, N, D) by timm's attention, its scores changed by `bias`."""
     query, key, value = attention.qkv(x).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     x = F.scaled_dot_product_attention(

@@ -59,7 +59,8 @@ class ViT(nn.Module):
             they are resized to others.
         patch: side of a patch in pixels.
         padding: images are padded to a multiple of it on the right and below ("corner"), on all sides
-            ("same"), or what is no whole patch is left out ("none").
+            ("same"), or what is no whole patch is left out: always ("none"), or where the patches are then
+            those that the positions are made for ("fit"; not in a trace, which is one for all sizes).
         patch_bias: the projection of the patches has a bias.
         patch_norm: it is followed by a layer norm.
         class_token: a class token takes part in the attention.
@@ -92,7 +93,7 @@ class ViT(nn.Module):
         blocks: tuple[int, ...],
         image_size: tuple[int, ...] = (512, 512),
         patch: int = 16,
-        padding: Literal["corner", "same", "none"] = "corner",
+        padding: Literal["corner", "same", "none", "fit"] = "corner",
         patch_bias: bool = True,
         patch_norm: bool = False,
         class_token: bool = False,
@@ -199,8 +200,9 @@ class ViT(nn.Module):
 
     def _padded(self, x: Tensor) -> Tensor:
         """Return the images with whole patches."""
-        if self.padding == "none":
-            return x  # the convolution leaves out what is none
+        grid = tuple(side // self.patch for side in x.shape[-2:])
+        if self.padding == "none" or (self.padding == "fit" and not is_tracing() and grid == self.grid):
+            return x  # the convolution leaves out what is no whole patch
         size = tuple(self.patch * share(side, self.patch) for side in x.shape[-2:])
         halves = [(wanted - side) // 2 for wanted, side in zip(size, x.shape[-2:], strict=True)]
         return pad(x, size, tuple(halves) if self.padding == "same" else (0, 0))

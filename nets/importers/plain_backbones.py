@@ -104,7 +104,7 @@ def _relative(backbone: dict, own: dict) -> Translated:
     name, options = _common(backbone, o, kind, {size: f"{kind}_{size[0]}" for size in ("base", "large")})
     biases = {None: "all", True: "query_value", False: "none"}
     options |= {
-        "padding": "none",
+        "padding": "fit",  # theirs take images of these patches only
         "patch_bias": True,
         "layer_scale": float(o["init_values"]) or 1.0,  # where it starts; zero would be none
         "qkv_bias": biases[o.get("qv_bias")],
