@@ -50,6 +50,7 @@ SMALLEST = {
             "pan", "pointrend", "psanet", "pspnet", "refinenet", "unet", "upernet",
         )
     },
+    "eomt": ["--BACKBONE_TYPE", "dinov2_small"],
     "hrnet": ["--BACKBONE_TYPE", "w18s"],
     "ocrnet": ["--BACKBONE_TYPE", "w18s"],
     "dpt": ["--BACKBONE_TYPE", "tiny"],

@@ -61,6 +61,9 @@ class SegmentationNetwork(nn.Module):
         """Map (B, C, H, W) in data units to normalised bands; see `normalize`."""
         return normalize(images, self.mean, self.std)
 
+    def at_progress(self, share: float) -> None:
+        """Take note of how much of the training is done, 0 to 1, before each of its steps."""
+
     def probabilities(self, outputs: dict[str, Tensor]) -> Tensor:
         """Map the outputs of `forward` to class probabilities (B, K, H, W)."""
         logits = outputs["logits"]
@@ -195,30 +198,14 @@ def sum_of_masks(class_logits: Tensor, mask_logits: Tensor, size: tuple[int, int
     return total
 
 
-class MaskClassificationModel(SegmentationNetwork):
-    """Backbone -> decoder with queries -> a class and a mask of each -> sum per pixel and class.
-
-    Args:
-        backbone: maps (B, C, H, W) to a list of feature maps, finest first, with `.channels`.
-        pixel_decoder: maps that list to (maps, mask features).
-        query_decoder: maps these two to lists of class logits (B, Q, K + 1) and mask logits (B, Q, h, w).
-        bands: bands of an image.
-        num_classes: number of classes.
-    """
+class MaskNetwork(SegmentationNetwork):
+    """A network whose queries find a class and a mask each; their sums per pixel are its "logits"."""
 
     tasks = ("multiclass",)  # a query is of one class
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        pixel_decoder: nn.Module,
-        query_decoder: nn.Module,
-        *,
-        bands: int,
-        num_classes: int,
-    ):
-        super().__init__(bands, num_classes)
-        self.backbone, self.pixel_decoder, self.query_decoder = backbone, pixel_decoder, query_decoder
+    def find(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Map normalised (B, C, H, W) to lists of class logits (B, Q, K + 1) and mask logits (B, Q, h, w)."""
+        raise NotImplementedError
 
     def forward(self, images: Tensor) -> dict[str, Tensor | list[Tensor]]:
         """Map (B, C, H, W) in data units to {"logits": (B, K, H, W), "mask_logits", "class_logits"}.
@@ -226,8 +213,7 @@ class MaskClassificationModel(SegmentationNetwork):
         The "logits" are sums of `sum_of_masks`; the lists have (B, Q, h, w) and (B, Q, K + 1) of every layer
         of the decoder, the last layer's last.
         """
-        features = self.backbone(self.normalize(images))
-        class_logits, mask_logits = self.query_decoder(*self.pixel_decoder(features))
+        class_logits, mask_logits = self.find(self.normalize(images))
         last = (class_logits[-1], mask_logits[-1], images.shape[-2:])
         if self.training:
             # A loss on the lists does not need the sums' large intermediate maps; another makes them anew.
@@ -242,3 +228,31 @@ class MaskClassificationModel(SegmentationNetwork):
         sums = sums.to(torch.promote_types(sums.dtype, torch.float32))
         least = torch.finfo(sums.dtype).tiny  # where no query's mask is, all classes are alike
         return (sums + least) / (sums.sum(dim=1, keepdim=True) + least * sums.shape[1])
+
+
+class MaskClassificationModel(MaskNetwork):
+    """Backbone -> decoder with queries -> a class and a mask of each -> sum per pixel and class.
+
+    Args:
+        backbone: maps (B, C, H, W) to a list of feature maps, finest first, with `.channels`.
+        pixel_decoder: maps that list to (maps, mask features).
+        query_decoder: maps these two to lists of class logits (B, Q, K + 1) and mask logits (B, Q, h, w).
+        bands: bands of an image.
+        num_classes: number of classes.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pixel_decoder: nn.Module,
+        query_decoder: nn.Module,
+        *,
+        bands: int,
+        num_classes: int,
+    ):
+        super().__init__(bands, num_classes)
+        self.backbone, self.pixel_decoder, self.query_decoder = backbone, pixel_decoder, query_decoder
+
+    def find(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Map normalised (B, C, H, W) to lists of class logits (B, Q, K + 1) and mask logits (B, Q, h, w)."""
+        return self.query_decoder(*self.pixel_decoder(self.backbone(x)))

@@ -15,11 +15,11 @@ from utils.training.setup import build_network
 STRIDES = {
     "ann": 8, "apcnet": 8, "attention_unet": 1, "bisenet": 8, "ccnet": 8, "cgnet": 8, "danet": 8,
     "ddrnet": 8, "deeplab": 4, "dmnet": 8, "dnlnet": 8, "dpt": 2, "emanet": 8, "encnet": 8, "enet": 1,
-    "erfnet": 1, "fast_scnn": 8, "fastfcn": 8, "fcn": 8, "gcnet": 8, "hrnet": 4, "icnet": 8, "isanet": 8,
-    "knet": 8, "linknet": 1, "lraspp": 8, "manet": 1, "mask2former": 4, "maskformer": 4, "nonlocal_net": 8,
-    "ocrnet": 4, "pan": 4, "pidnet": 8, "pointrend": 4, "psanet": 8, "pspnet": 8, "refinenet": 4,
-    "segformer": 4, "segmenter": 16, "segnet": 1, "segnext": 8, "sem_fpn": 4, "semask": 4, "setr": 16,
-    "stdc": 8, "u2net": 1, "unet": 1, "unet_plusplus": 1, "upernet": 4, "vit_adapter": 4,
+    "eomt": 4, "erfnet": 1, "fast_scnn": 8, "fastfcn": 8, "fcn": 8, "gcnet": 8, "hrnet": 4, "icnet": 8,
+    "isanet": 8, "knet": 8, "linknet": 1, "lraspp": 8, "manet": 1, "mask2former": 4, "maskformer": 4,
+    "nonlocal_net": 8, "ocrnet": 4, "pan": 4, "pidnet": 8, "pointrend": 4, "psanet": 8, "pspnet": 8,
+    "refinenet": 4, "segformer": 4, "segmenter": 16, "segnet": 1, "segnext": 8, "sem_fpn": 4, "semask": 4,
+    "setr": 16, "stdc": 8, "u2net": 1, "unet": 1, "unet_plusplus": 1, "upernet": 4, "vit_adapter": 4,
 }  # fmt: skip
 
 

@@ -40,6 +40,13 @@ SMALLEST = {
     "deeplab": {"backbone": "resnet18"},
     "dpt": {"backbone": "tiny", "channels": 32},
     "enet": {},
+    "eomt": {
+        "backbone": "dinov2_small",
+        "queries": 10,
+        "blocks": 2,
+        "masked_blocks": 1,
+        "backbone_options": {"embed_dim": 48, "depth": 3, "num_heads": 3},
+    },
     "erfnet": {},
     "fast_scnn": {"aux": True},
     "fcn": {"backbone": "resnet18"},

@@ -2,8 +2,8 @@
 
 Three bands and 150 classes. Sources: "published" is the paper's or the authors' figure in millions; "mmseg"
 is counted from MMSegmentation 1.2.2's own module, without auxiliary heads unless the variant has them,
-"authors" from the authors' own module; "smp"
-from segmentation_models.pytorch's own module; None where nobody states one: then the number follows from
+"authors" from the authors' own module; "smp" from segmentation_models.pytorch's own module, "huggingface"
+from transformers'; None where nobody states one: then the number follows from
 parts that are held against a reference elsewhere. `test_classics.py` counts FCN-8s, SegNet, ENet and
 RefineNet with their papers' numbers of classes.
 """
@@ -190,6 +190,13 @@ VARIANTS = [
     ("emanet", {"backbone": "resnet50", "concat_input": True}, 39_999_702, None),
     ("encnet", {"backbone": "resnet50"}, 33_642_444, ("mmseg", 33.7)),
     ("encnet", {"backbone": "resnet101"}, 52_634_572, ("mmseg", 52.6)),
+    ("eomt", {"backbone": "dinov2_small"}, 23_722_903, ("huggingface", 23.7)),
+    ("eomt", {"backbone": "dinov2_base"}, 93_157_015, ("huggingface", 93.2)),
+    ("eomt", {"backbone": "dinov2_large"}, 316_020_887, ("huggingface", 316.0)),
+    ("eomt", {"backbone": "dinov2_giant"}, 1_162_609_815, ("huggingface", 1162.6)),
+    ("eomt", {"backbone": "dinov3_small"}, 23_325_079, ("huggingface", 23.3)),
+    ("eomt", {"backbone": "dinov3_base"}, 92_361_367, ("huggingface", 92.4)),
+    ("eomt", {"backbone": "dinov3_large"}, 314_947_735, ("huggingface", 314.9)),
     ("erfnet", {}, 2_072_706, ("published", 2.1)),
     ("erfnet", {"head": "conv"}, 2_100_994, ("mmseg", 2.08)),
     ("fast_scnn", {}, 1_154_694, ("published", 1.11)),

@@ -351,6 +351,20 @@ PARAMETERS = {
         "backbone.body.stem_0.weight": (1e-4 * 0.9**13, 0.05),
         "backbone.body.stages_3.blocks.2.mlp.fc1.weight": (1e-4 * 0.9**9, 0.05),
     },
+    "eomt": {
+        "backbone.body.blocks.23.mlp.fc1.weight": (1e-4, 0.05),
+        "backbone.body.blocks.0.mlp.fc1.weight": (1e-4 * 0.8**23, 0.05),
+        "backbone.body.norm.weight": (1e-4, 0.05),
+        "query_decoder.query_features": (1e-4, 0.05),
+    },
+    "eomt --BACKBONE_TYPE dinov2_base": {
+        "backbone.body.blocks.11.mlp.fc1.weight": (1e-4, 0.05),
+        "backbone.body.blocks.0.mlp.fc1.weight": (1e-4 * 0.8**11, 0.05),
+    },
+    "eomt --BACKBONE_TYPE dinov3_base": {
+        "backbone.body.blocks.0.mlp.fc1.weight": (2e-5, 0.05),
+        "query_decoder.query_features": (2e-4, 0.05),
+    },
     "mask2former": {"backbone.body.layer1.0.conv1.weight": (1e-5, 0.05)},
     "vit_adapter": {
         "backbone.body.pos_embed": (1.2e-4 * 0.95**13, 0.01),

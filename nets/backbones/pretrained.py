@@ -11,7 +11,7 @@ import huggingface_hub
 import timm
 import torch
 import torchvision
-from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
+from timm.layers import resample_abs_pos_embed, resample_patch_embed, resize_rel_pos_bias_table
 from torch import Tensor, nn
 
 from nets.backbones.catalogue import find_entry, is_backbone
@@ -87,6 +87,8 @@ def _place(
                 left_out.append(f"{key} {tuple(tensor.shape)}: not among the pretrained weights")
             continue
         if key == f"{stem_name}.weight":
+            if "patch_embed" in key and value.shape[-2:] != tensor.shape[-2:]:
+                value = resample_patch_embed(value, list(tensor.shape[-2:]))  # patches of another size
             value = _stem(value, stem, stem_init, rgb_bands)
         elif key.endswith("pos_embed") and value.shape != tensor.shape:
             value = _resize_positions(value, tensor)

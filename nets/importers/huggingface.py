@@ -21,6 +21,7 @@ from nets.importers.huggingface_backbones import (
 )
 from nets.importers.huggingface_beit import read_beit
 from nets.importers.huggingface_dpt import read_dpt
+from nets.importers.huggingface_eomt import read_eomt, read_eomt_dinov3
 from nets.importers.huggingface_mask2former import read_mask2former
 from nets.importers.huggingface_maskformer import read_maskformer
 from nets.importers.placing import Rules, place_weights, rename
@@ -48,6 +49,8 @@ def read_huggingface(config: dict, state_dict: dict[str, Tensor]) -> Translation
     readers = {
         "beit": read_beit,
         "dpt": read_dpt,
+        "eomt": read_eomt,
+        "eomt_dinov3": read_eomt_dinov3,
         "mask2former": read_mask2former,
         "maskformer": read_maskformer,
         "segformer": read_segformer,

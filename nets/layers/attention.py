@@ -115,12 +115,12 @@ class QueryLayer(nn.Module):
         return x
 
 
-def mask_mlp(channels: int, mask_channels: int) -> nn.Sequential:
+def mask_mlp(channels: int, mask_channels: int, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Return three linear layers that make of a query the weights of its mask."""
     return nn.Sequential(
         nn.Linear(channels, channels),
-        nn.ReLU(inplace=True),
+        act(),
         nn.Linear(channels, channels),
-        nn.ReLU(inplace=True),
+        act(),
         nn.Linear(channels, mask_channels),
     )

@@ -61,7 +61,8 @@ def _part(name: str, layers: dict[str, int], settings: Settings) -> tuple[str, f
     layer = layers.get(name.removeprefix(BACKBONE))
     if layer is None:
         return "backbone", settings.backbone_lr_factor
-    below = (settings.layer_count or max(layers.values())) + 1 - layer  # the head is one above the deepest
+    # The head is one above the deepest, or more where a recipe counts fewer.
+    below = max((settings.layer_count or max(layers.values())) + 1 - layer, 0)
     return f"backbone layer {layer}", settings.backbone_lr_factor * settings.layer_decay**below
 
 

@@ -108,7 +108,14 @@ class Session(Trainer, Progress):
         """Return the losses of the round at hand, which may have begun before the run was resumed."""
         fresh = super().begin()
         self.losses = self.losses or fresh
+        self.tell_progress()
         return self.losses
+
+    def tell_progress(self) -> None:
+        """Tell the network how much of the training is done."""
+        at_progress = getattr(unwrap(self.model), "at_progress", None)
+        if at_progress is not None:
+            at_progress(self.iteration / self.total)
 
     def not_finite(self, lr: float) -> UserError:
         """Return the mistake of a run whose losses are no numbers any more, and say what is kept."""
@@ -125,6 +132,7 @@ class Session(Trainer, Progress):
             Stopped: a signal came; the run is saved.
         """
         self.iteration += 1
+        self.tell_progress()
         if self.round_done:
             self.random_before_validation = random_states(self.device)
         elif self.options.SAVE_ITERS and self.iteration % self.options.SAVE_ITERS == 0:
