@@ -15,8 +15,6 @@ from nets.backbones.plain_transformer import PlainTransformer
 from nets.backbones.pretrained import load_pretrained
 from nets.backbones.stem import adapt_stem, find_stem
 from nets.errors import UserError
-from nets.importers.openmmlab import load_openmmlab
-from tests.helpers import shared_parity
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 6, 13])
@@ -133,22 +131,6 @@ def test_files_that_are_none(tmp_path):
     torch.save({"epoch": 1}, tmp_path / "empty.pth")
     with pytest.raises(UserError, match="there are no weights in it"):
         load_pretrained(backbone, tmp_path / "empty.pth")
-
-
-@pytest.mark.parametrize(("reference", "name"), [("segformer_b0", "mit_b0"), ("segnext_t", "mscan_t")])
-def test_openmmlabs_own_backbone_files(reference, name, tmp_path):
-    checkpoint = shared_parity(reference).checkpoint
-    state = {
-        k.removeprefix("backbone."): v
-        for k, v in checkpoint["state_dict"].items()
-        if k.startswith("backbone.")
-    }
-    torch.save({"state_dict": {**state, "head.fc.weight": torch.zeros(1)}}, tmp_path / "x.pth")
-    backbone = create_backbone(name, bands=3)
-    assert load_pretrained(backbone, tmp_path / "x.pth") == []
-    expected = load_openmmlab(checkpoint).backbone.state_dict()
-    for key, value in backbone.state_dict().items():
-        assert torch.equal(value, expected[key]), key
 
 
 @pytest.mark.parametrize("name", ["resnet18", "hrnet_w18s", "inception_v1", "shufflenet_v2"])

@@ -15,9 +15,6 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed, resize_rel
 from torch import Tensor, nn
 
 from nets.backbones.catalogue import find_entry, is_backbone
-from nets.backbones.mit import HEADS as MIT_HEADS
-from nets.backbones.mit import MIT_SIZES
-from nets.backbones.mscan import MLP_RATIOS, MSCAN_SIZES
 from nets.backbones.stem import RGB, STEM_INITS, StemInit, adapt_stem, find_stem
 from nets.errors import UserError
 from nets.importers.weight_files import read_weight_file, weights_in
@@ -45,7 +42,8 @@ def load_pretrained(
     Args:
         backbone: as `create_backbone` builds it.
         source: "imagenet" (through timm or torchvision: the only thing here that may download), or a .pth or
-            .safetensors file with the backbone's weights, by timm's, torchvision's or our names.
+            .safetensors file with the backbone's weights, by timm's, torchvision's, OpenMMLab's, the
+            authors' or our names.
         stem_init: what the first convolution starts from.
         rgb_bands: bands, from 0, that are red, green and blue.
 
@@ -60,7 +58,10 @@ def load_pretrained(
     if str(source).lower() == "imagenet":
         donor = _imagenet(backbone.name)
     else:
-        donor = _our_names(backbone.name, read_weights(Path(source)))
+        # The importers build on the backbones, so they are imported where they are needed.
+        from nets.importers.backbone_files import our_names
+
+        donor = our_names(backbone.name, read_weights(Path(source)))
     given = {plain_name(key): value for key, value in donor.items()}
     own = backbone.state_dict()
     placed, left_out = _place(given, backbone, stem_init, rgb_bands)
@@ -212,34 +213,6 @@ def plain_name(key: str) -> str:
     key = re.sub(r"\.attn\.([qv])_bias$", r".attn.qkv.\1_bias", key)
     # timm's feature networks join the names of nested modules by underscores.
     return key.replace(".", "_")
-
-
-def _our_names(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a MiT or an MSCAN by our names; OpenMMLab publishes them by its own."""
-    if name in MIT_SIZES and any(re.search(r"layers\.0\.0\.projection\.", key) for key in tensors):
-        size = MIT_SIZES[name]
-        section = {"type": "MixVisionTransformer", "embed_dims": size.widths[0], "num_layers": size.depths}
-        section["num_heads"] = MIT_HEADS
-    elif name in MSCAN_SIZES and any("patch_embed1.proj." in key for key in tensors):
-        size = MSCAN_SIZES[name]
-        section = {
-            "type": "MSCAN",
-            "embed_dims": size.widths,
-            "depths": size.depths,
-            "mlp_ratios": MLP_RATIOS,
-        }
-        section["norm_cfg"] = {"type": "BN"}
-    else:
-        return tensors
-    # The importers build on the backbones, so they are imported where they are needed.
-    from nets.importers.placing import rename
-    from nets.importers.transformer_backbones import TRANSFORMERS
-
-    _, _, rules, convert = TRANSFORMERS[section["type"]](section)
-    theirs = {
-        f"backbone.{PREFIXES.sub('', key)}": value for key, value in tensors.items() if "head." not in key
-    }
-    return rename(convert(theirs) if convert else theirs, rules)
 
 
 def _resize_positions(given: Tensor, own: Tensor) -> Tensor:

@@ -24,11 +24,12 @@ from nets.importers.weight_files import weights_in
 from nets.registry import create_model
 from nets.segmentation_model import SegmentationNetwork
 
-# Names that only the ends of classification networks have (torchvision and timm).
+# Names that only the ends of classification networks have (torchvision, timm, DDRNet's authors).
 CLASSIFICATION_ENDS = (
     "fc.weight",
     "head.weight",
     "head.fc.weight",
+    "linear.weight",
     "classifier.weight",
     "classifier.6.weight",
 )

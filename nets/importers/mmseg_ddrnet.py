@@ -41,6 +41,23 @@ def pyramid_rules() -> Rules:
     ]
 
 
+def backbone_rules() -> Rules:
+    """Return the rules of DDRNet without its head."""
+    rules = [*stem_rules(), *pyramid_rules()]
+    for i in range(2):
+        stage = f"backbone.stages.{i}"
+        for theirs, ours in (("context", "deep"), ("spatial", "fine")):
+            rules += block_rules(rf"backbone\.{theirs}_branch_layers\.{i}\.(\d)", rf"{stage}.{ours}.\1")
+        rules += conv_rules(rf"backbone\.compression_{i + 1}", f"{stage}.compress")
+    for theirs, ours in (("context", "deep"), ("spatial", "fine")):
+        rules += block_rules(rf"backbone\.{theirs}_branch_layers\.2\.(\d)", rf"backbone.{ours}_last.\1")
+    return [
+        *rules,
+        *conv_rules(r"backbone\.down_1", "backbone.stages.0.down.0"),
+        *conv_rules(r"backbone\.down_2\.(\d)", r"backbone.stages.1.down.\1"),
+    ]
+
+
 def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
     """Return family, builder options and rename rules of a configuration's model."""
     section, head = model["backbone"], last_head(model)
@@ -62,17 +79,8 @@ def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
         "align_corners": bool(h["align_corners"]),
         "aux": True,
     }
-    rules = [*stem_rules(), *pyramid_rules()]
-    for i in range(2):
-        stage = f"backbone.stages.{i}"
-        for theirs, ours in (("context", "deep"), ("spatial", "fine")):
-            rules += block_rules(rf"backbone\.{theirs}_branch_layers\.{i}\.(\d)", rf"{stage}.{ours}.\1")
-        rules += conv_rules(rf"backbone\.compression_{i + 1}", f"{stage}.compress")
-    for theirs, ours in (("context", "deep"), ("spatial", "fine")):
-        rules += block_rules(rf"backbone\.{theirs}_branch_layers\.2\.(\d)", rf"backbone.{ours}_last.\1")
-    rules += [
-        *conv_rules(r"backbone\.down_1", "backbone.stages.0.down.0"),
-        *conv_rules(r"backbone\.down_2\.(\d)", r"backbone.stages.1.down.\1"),
+    rules = [
+        *backbone_rules(),
         (r"decode_head\.conv_seg\.", "classifier."),
         *conv_rules(r"decode_head\.head\.0", "decoder.conv"),
         (r"decode_head\.head\.1\.", "decoder.norm."),

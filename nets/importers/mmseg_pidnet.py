@@ -12,7 +12,8 @@ BRANCHES = {"i": "deep", "p": "fine", "d": "boundary"}
 TOLD = {"compression": "compress", "diff": "tell"}
 
 
-def _backbone_rules() -> Rules:
+def backbone_rules() -> Rules:
+    """Return the rules of PIDNet without its heads."""
     rules = [*stem_rules(), *pyramid_rules()]
     for theirs, ours in BRANCHES.items():
         layers = rf"backbone\.{theirs}_branch_layers\.(\d)"
@@ -63,7 +64,7 @@ def translate(model: dict, keys: list[str]) -> tuple[str, dict, Rules]:
         "inner_align_corners": bool(o["align_corners"]),
         "aux": True,
     }
-    rules = _backbone_rules()
+    rules = backbone_rules()
     heads = {"i_head": "decoder", "p_head": "aux_heads.0.decoder", "d_head": "boundary_head.decoder"}
     for theirs, ours in heads.items():
         rules += conv_rules(rf"decode_head\.{theirs}\.conv", f"{ours}.conv")

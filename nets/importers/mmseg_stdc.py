@@ -53,10 +53,16 @@ def _paths(section: dict) -> dict:
     }
 
 
-def _rules(backbone: dict) -> Rules:
-    block, ours = r"backbone\.backbone\.stages\.(\d)\.(\d)", r"backbone.stages.\1.\2"
+def net_rules(theirs: str, bottleneck: str) -> Rules:
+    """Return the rules of STDCNet, the backbone inside of the context path.
+
+    Args:
+        theirs: pattern of what stands in front of its tensors' names, with the dot.
+        bottleneck: "cat" or "add".
+    """
+    block, ours = rf"{theirs}stages\.(\d)\.(\d)", r"backbone.stages.\1.\2"
     rules: Rules = []
-    if backbone["bottleneck"] == "add":
+    if bottleneck == "add":
         # The halving convolution stands in the file twice, once inside of the first layer.
         rules = [
             (rf"{block}\.layers\.0\.1\.", None),
@@ -67,8 +73,14 @@ def _rules(backbone: dict) -> Rules:
         *conv_rules(rf"{block}\.layers\.(\d)", rf"{ours}.convs.\3"),
         *conv_rules(rf"{block}\.downsample", f"{ours}.down"),
         *conv_rules(rf"{block}\.skip\.(\d)", rf"{ours}.skip.\3"),
-        *conv_rules(r"backbone\.backbone\.stages\.(\d)", r"backbone.stages.\1"),
-        *conv_rules(r"backbone\.backbone\.final_conv", "backbone.final_conv"),
+        *conv_rules(rf"{theirs}stages\.(\d)", r"backbone.stages.\1"),
+        *conv_rules(rf"{theirs}final_conv", "backbone.final_conv"),
+    ]
+
+
+def _rules(backbone: dict) -> Rules:
+    return [
+        *net_rules(r"backbone\.backbone\.", backbone["bottleneck"]),
         *conv_rules(r"backbone\.arms\.(\d)\.conv_layer", r"context.refine.\1.conv"),
         *conv_rules(r"backbone\.arms\.(\d)\.atten_conv_layer\.1", r"context.refine.\1.gate.1"),
         *conv_rules(r"backbone\.convs\.(\d)", r"context.convs.\1"),
