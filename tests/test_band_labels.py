@@ -70,7 +70,7 @@ def test_no_data_is_ignored_band_by_band_and_zero_is_absent(tmp_path):
     assert np.array_equal(part, label.clip(min=0)[:, 2:6, 3:8])
     empty = presence()
     empty[3] = 0  # GDAL calls the fourth band of bytes alpha
-    assert read_band_label(write_raster(tmp_path / "c.tif", empty, photometric="RGB"))[1].all()
+    assert read_band_label(write_raster(tmp_path / "c.tif", empty, photometric="RGB", alpha="YES"))[1].all()
 
 
 def test_0_and_255_mean_absent_and_present(tmp_path):

@@ -20,7 +20,6 @@ from utils.data.dataset import SegmentationDataset
 from utils.data.labels import Classes
 from utils.data.loaders import TrainingSampler, evaluation_loader
 from utils.data.samples import Sample
-from utils.loss_terms import PER_PIXEL
 from utils.options import train_options
 from utils.training.launch import processes_to_start
 
@@ -37,7 +36,7 @@ def found(tmp_path_factory) -> list[dict]:
     return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("kind", [*PER_PIXEL, "fsdp"])
+@pytest.mark.parametrize("kind", [*two_processes.LOSSES, "fsdp"])
 def test_two_processes_have_the_gradients_of_one(found, kind):
     expected, loss = two_processes.gradients("ce" if kind == "fsdp" else kind, slice(0, 4), "ddp")
     for grads, own_loss in (process[kind] for process in found):

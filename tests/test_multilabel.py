@@ -175,6 +175,17 @@ def test_checks_and_pictures_of_batches(place, capsys):
     assert Image.open(place / "batch.png").size[0] > 100
 
 
+def test_one_class_that_is_there_or_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "data", values=(0, 1), bands=2, size=48)
+    words = ["--DATASET_PATH", "data", *COMMON, "--RUN_NAME", "one", "--NUM_CLASS", "1"]
+    more = ["--VAL_WINDOW", "32", "--LOSS_TYPE", "focal+lovasz", "--ACCUMULATE", "2", "--EPOCHS", "1"]
+    assert run_program(train.main, [*words, *more]) == 0
+    checkpoint = read_checkpoint(tmp_path / "pth_files/one/last.pth")
+    assert checkpoint["classes"]["names"] == ["class_0"] and len(checkpoint["metrics"]["pixels"]) == 1
+    assert checkpoint["state_dict"]["classifier.weight"].shape[0] == 1
+
+
 def test_a_network_of_masks_is_refused_before_the_data_are_read(capsys):
     words = ["--DATASET_PATH", "nowhere", "--MODEL_TYPE", "mask2former", "--TASK", "multilabel"]
     assert run_program(train.main, words) == 2
@@ -183,19 +194,19 @@ def test_a_network_of_masks_is_refused_before_the_data_are_read(capsys):
 
 def test_scores_by_hand():
     truth = torch.tensor([[[[1, 1, 0, -1]], [[0, 0, 0, 0]], [[1, -1, -1, 0]]]])
-    found = torch.tensor([[[[1, 0, 1, 1]], [[0, 0, 0, 0]], [[1, 1, 1, 0]]]])
+    found = torch.tensor([[[[1, 1, 1, 1]], [[0, 0, 0, 0]], [[1, 1, 1, 0]]]])
     confusion = ConfusionMatrix(3, "multilabel")
     counts = confusion.update(found, truth)
-    assert counts.shape == (1, 3, 2, 2) and confusion.matrix[0].tolist() == [[0, 1], [1, 1]]
+    assert counts.shape == (1, 3, 2, 2) and confusion.matrix[0].tolist() == [[0, 1], [0, 2]]
     scores = confusion.compute()
-    assert scores.per_class["IoU"] == (1 / 3, None, 1.0) and scores.mIoU == pytest.approx(2 / 3)
-    assert scores.per_class["Precision"][0] == scores.per_class["Recall"][0] == 0.5
-    assert scores.Acc == 7 / 9 and scores.pixels == (2, 0, 1) and scores.absent == (1,)
+    assert scores.per_class["IoU"] == (2 / 3, None, 1.0) and scores.mIoU == pytest.approx(5 / 6)
+    assert scores.per_class["Precision"][0] == 2 / 3 and scores.per_class["Recall"][0] == 1
+    assert scores.Acc == 8 / 9 and scores.pixels == (2, 0, 1) and scores.absent == (1,)
     again = ConfusionMatrix.of(confusion.matrix).merge(confusion)
     assert torch.equal(again.matrix, 2 * confusion.matrix)
     boundary = BoundaryIoU(3)
     boundary.update(found, truth)
-    assert boundary.compute()[1] == (1 / 3, None, 1.0), "one row is all outline"
+    assert boundary.compute()[1] == (2 / 3, None, 1.0), "one row is all outline"
 
 
 def test_pictures_by_hand():

@@ -17,6 +17,8 @@ from utils.training.distributed_sums import reduce_sum
 from utils.training.parallel import distribute, load_optimizer
 
 CLASSES, SIDE = 4, 24
+SEVERAL = "several "
+LOSSES = (*PER_PIXEL, *(SEVERAL + loss for loss in PER_PIXEL))
 CPU = torch.device("cpu")
 
 
@@ -50,12 +52,20 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return images, masks
 
 
+def several(masks: torch.Tensor) -> torch.Tensor:
+    """Return masks (B, K, H, W) in which each pixel has its class and the next one."""
+    classes = torch.arange(CLASSES)[:, None, None]
+    present = (masks[:, None] == classes) | (masks[:, None] + 1 == classes)
+    return present.long().masked_fill(masks[:, None] < 0, -1)
+
+
 def gradients(loss: str, part: slice, parallel: str) -> tuple[dict, float]:
-    """Return the gradients of a part of the batch, and the loss."""
-    criterion = Criterion(loss, [0.5, 2.0, 1.0, 0.1]).double()
+    """Return the gradients of a part of the batch, and the loss; "several ce" is ce of several labels."""
+    criterion = Criterion(loss.removeprefix(SEVERAL), [0.5, 2.0, 1.0, 0.1]).double()
     network = Small().double()
     model = distribute(network, [CPU], parallel, criterion).train()
     images, masks = batch()
+    masks = several(masks) if loss.startswith(SEVERAL) else masks
     total_loss, main = criterion(model(images[part]), masks[part])
     total_loss.backward()
     grads = {name: parameter.grad for name, parameter in network.named_parameters()}
@@ -89,7 +99,7 @@ def main(folder: Path) -> None:
     part = slice(2 * rank(), 2 * rank() + 2)
     found = {"count": count(), "leads": leads(), "agreed": agree(f"é{rank()}")}
     found["gathered"] = gathered("é" * rank())
-    for loss in PER_PIXEL:
+    for loss in LOSSES:
         found[loss] = gradients(loss, part, "ddp")
     found["fsdp"] = gradients("ce", part, "fsdp")
     found["steps"] = {parallel: steps(part, parallel) for parallel in ("ddp", "fsdp")}

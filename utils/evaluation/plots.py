@@ -113,6 +113,8 @@ def draw_confusion(matrix: Tensor | np.ndarray, class_names: Sequence[str], path
         colors = matplotlib.colormaps["Blues"].with_extremes(bad="#f2f2f2")
         image = axes.imshow(shares, cmap=colors, vmin=0, vmax=100, aspect="auto" if several else "equal")
         _label_cells(axes, labels, list(PRESENCE) if several else labels, cell)
+        if several:
+            axes.set(xlabel="with the class, and without", ylabel="class")
         if classes <= 20:
             _print_shares(axes, shares, cell)
         side = axes.inset_axes((1 + 0.12 / size, 0, 0.16 / size, 1))
