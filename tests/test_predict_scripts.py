@@ -1,5 +1,6 @@
 """Both predict programs from flags to files, with a network of one 1x1 convolution."""
 
+import os
 import sys
 import types
 
@@ -270,3 +271,12 @@ def read_classes(path) -> np.ndarray:
 def test_missing_weights_say_so(program):
     with pytest.raises(UserError, match="--WEIGHTS is missing"):
         program.main([])
+
+
+def test_huge_pages_are_asked_for_unless_the_user_chose(monkeypatch):
+    for given, wanted in ((None, "1"), ("0", "0")):
+        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+        if given:
+            monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", given)
+        assert run_program(lambda argv: None, []) == 0
+        assert os.environ["THP_MEM_ALLOC_ENABLE"] == wanted
