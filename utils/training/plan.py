@@ -109,42 +109,33 @@ def make_plan(
         times = f" times {accumulate}" if accumulate > 1 else ""
         fewer = f"fewer than --BATCH_SIZE {options.BATCH_SIZE}{times}"
         say(f"{tiles} training tiles are {fewer}: they fill it repeatedly", "")
-    if checkpoint is None:
-        counts, names = data.label_counts["train"], data.classes.names
-        weights = class_weights(counts, options.CLASS_WEIGHTS, names)
-        bands = start_weights(options, network, data, folder)
-    else:
-        check_same_data(checkpoint, data)
-        network.load_state_dict(checkpoint["state_dict"])  # with --EMA the average; see `restore`
-        bands, weights = checkpoint["bands"], checkpoint["training"]["class_weights"]
+    bands, weights = _start(options, network, data, folder, checkpoint)
     sampler = TrainingSampler(tiles, batch, options.SEED, (rank(), count()), parts=accumulate)
     total = options.MAX_ITERS or options.EPOCHS * sampler.batches_per_epoch
     settings, decisions = resolve(options, recipe, total)
     kept, about_kept = kept_samples(options, data, devices[0].type, total / sampler.batches_per_epoch)
     train = training_set(options, data, crop, network.mean.tolist(), network.std.tolist(), kept)
-    return Plan(
-        options,
-        family,
-        folder,
-        devices,
-        data,
-        crop,
-        train,
-        network,
-        bands,
-        weights,
-        sampler,
-        precision,
-        settings,
-        [
-            ("precision", precision.name, why_precision),
-            *([("tf32", *tf32)] if devices[0].type == "cuda" else []),
-            about_kept,
-            ("accumulate", f"{accumulate} x {options.BATCH_SIZE} images per step", why_accumulate),
-            *decisions,
-        ],
-        total,
-    )
+    said = [
+        ("precision", precision.name, why_precision),
+        *([("tf32", *tf32)] if devices[0].type == "cuda" else []),
+        about_kept,
+        ("accumulate", f"{accumulate} x {options.BATCH_SIZE} images per step", why_accumulate),
+        *decisions,
+    ]
+    known = (options, family, folder, devices, data, crop, train, network, bands, weights)
+    return Plan(*known, sampler, precision, settings, said, total)
+
+
+def _start(
+    options: argparse.Namespace, network: nn.Module, data: DatasetInfo, folder: Path, checkpoint: dict | None
+) -> tuple[dict, list[float] | None]:
+    """Give a network its first or its latest weights; return what is known of bands, and class weights."""
+    if checkpoint is not None:
+        check_same_data(checkpoint, data)
+        network.load_state_dict(checkpoint["state_dict"])  # with --EMA the average; see `restore`
+        return checkpoint["bands"], checkpoint["training"]["class_weights"]
+    weights = class_weights(data.label_counts["train"], options.CLASS_WEIGHTS, data.classes.names)
+    return start_weights(options, network, data, folder), weights
 
 
 def about_plan(plan: Plan, *, resumed: bool) -> list[tuple[str, object, str]]:
