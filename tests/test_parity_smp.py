@@ -9,6 +9,7 @@ from nets.importers.placing import place_weights
 from nets.importers.smp_models import read_smp
 from Structure import load_network
 from tests.helpers import randomize
+from utils.data.labels import Classes
 
 smp = pytest.importorskip("segmentation_models_pytorch")
 
@@ -109,6 +110,19 @@ def test_a_folder_says_what_the_weights_do_not(name, arguments, tmp_path):
     with torch.inference_mode():
         expected = theirs(ours.normalize(images))
         torch.testing.assert_close(ours(images)["logits"], expected, rtol=0, atol=1e-6 * expected.std())
+
+
+def test_one_class_is_there_or_not(tmp_path):
+    theirs = randomize(smp.Linknet("resnet18", encoder_weights=None)).eval()
+    torch.save(theirs.state_dict(), tmp_path / "x.pth")
+    ours = load_network(tmp_path / "x.pth")
+    assert (
+        ours.num_classes == 1 and Classes.from_dict(ours.about["classes"]).task == ours.task == "multilabel"
+    )
+    images = torch.rand(1, 3, 64, 96) * 255
+    with torch.inference_mode():
+        scores = ours.probabilities(ours(images))
+        torch.testing.assert_close(scores, theirs(ours.normalize(images)).sigmoid(), rtol=1e-4, atol=1e-4)
 
 
 def test_other_weights_are_refused():

@@ -65,6 +65,8 @@ def describe_import(
     network.mean.copy_(torch.tensor(list(mean)))
     network.std.copy_(torch.tensor(list(std)))
     values = range(label_offset, label_offset + len(class_names))
+    table = [[value, value - label_offset] for value in values]
+    several = network.task == "multilabel"
     if crop_size is None:
         assumed.append(f"crop: {USUAL_CROP[0]} x {USUAL_CROP[1]} pixels")
     network.about = {
@@ -75,8 +77,9 @@ def describe_import(
         "classes": {
             "names": list(class_names),
             "colors": [list(color) for color in colors or map(voc_color, range(len(class_names)))],
-            "table": [[value, value - label_offset] for value in values],
+            "table": [[0, 0], [1, 1]] if several else table,  # absent and present
             "ignored": [*range(label_offset), 255],
+            **({"kind": "presence"} if several else {}),
         },
         "bands": {"names": list(band_names or (f"band {i + 1}" for i in range(network.bands)))},
         "crop_size": list(crop_size or USUAL_CROP),

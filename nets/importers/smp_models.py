@@ -134,6 +134,8 @@ def _assembled(
         "backbone": encoder.name.removeprefix("mit_") if family == "segformer" else encoder.name,
         **decoder.options,
     }
+    if options["num_classes"] == 1:
+        options["task"] = "multilabel"  # one class is there or not, by a sigmoid
     if family != "segformer":
         options["backbone_options"] = backbone
     theirs = {key: x for key, x in state_dict.items() if not key.startswith("encoder.")}
