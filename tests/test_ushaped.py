@@ -268,3 +268,13 @@ def test_u2net_has_the_authors_parameters(size, count):
     with torch.device("meta"):
         network = create_model("u2net", bands=3, num_classes=1, backbone=size)
     assert sum(parameter.numel() for parameter in network.parameters()) == count
+
+
+def test_pan_pyramid_is_traced_for_every_size():
+    block = FeaturePyramidAttention(2, 3, 3, pool=False, align_corners=False).eval()
+    sides = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    traced = torch.export.export(block, (torch.randn(1, 2, 18, 22),), dynamic_shapes=(sides,)).module()
+    for size in ((2, 3), (5, 9)):
+        x = torch.randn(1, 2, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(traced(x), block(x))

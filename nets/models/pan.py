@@ -51,10 +51,10 @@ class Halving(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, D, h / 2, w / 2)."""
-        if self.pool:
-            at_least = tuple(torch.sym_max(side, 2) for side in x.shape[-2:])
-            x = F.max_pool2d(pad(x, at_least, replicate=True), 2)
-        return self.conv(x)
+        # A trace for export holds where no side becomes 1, which it would treat in a special way.
+        least = 2 if self.pool else 3
+        x = pad(x, tuple(torch.sym_max(side, least) for side in x.shape[-2:]), replicate=True)
+        return self.conv(F.max_pool2d(x, 2) if self.pool else x)
 
 
 class FeaturePyramidAttention(nn.Module):
