@@ -31,11 +31,14 @@ SMALLEST = {entry.family: entry.name for entry in reversed(ENTRIES.values())} | 
 # Families that take any backbone, with widths that keep the test quick.
 NARROW = {
     "attention_unet": {"decoder_channels": (16, 8)},
+    "knet": {"channels": 16, "kernel_channels": 16},
     "linknet": {},
     "manet": {"decoder_channels": (16, 8)},
     "unet": {"decoder_channels": (16, 8)},
     "unet_plusplus": {"decoder_channels": (16, 8)},
     "mask2former": {"channels": 32, "queries": 4, "pixel_layers": 1, "decoder_layers": 3, "feedforward": 8},
+    "maskformer": {"channels": 32, "queries": 4, "decoder_layers": 1, "feedforward": 8},
+    "pointrend": {"channels": 32, "pyramid_channels": 16, "point_channels": 8},
     "sem_fpn": {"channels": 32, "pyramid_channels": 16},
     "ocrnet": {"channels": 16, "key_channels": 8, "coarse_channels": 16},
 }
@@ -43,7 +46,7 @@ DECODERS = [
     family
     for family in list_models()
     if describe_option(inspect.signature(get_builder(family)).parameters["backbone"]).text
-    and family != "icnet"  # which runs a ResNet in two parts
+    and family not in ("icnet", "eomt")  # a ResNet in two parts; DINO transformers only
 ]
 # Parts of a backbone whose map a decoder does not look at, between two that it does: (decoder, family of the
 # backbone) -> their names.
