@@ -1,6 +1,7 @@
 """EoMT computes what Hugging Face computes, and loses its masks while it learns."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 import train
 from nets import create_model
 from nets.errors import UserError
+from nets.importers.foreign import load_foreign
 from nets.importers.huggingface import load_huggingface, read_huggingface
 from nets.models.eomt import EoMT
 from tests.helpers import randomize, unnormalised
@@ -94,6 +96,39 @@ def test_what_is_not_here_is_refused():
     changed = {"model_type": "eomt_dinov3", "use_gated_mlp": True}
     with pytest.raises(UserError, match="use_gated_mlp=True; False is needed"):
         read_huggingface(config.to_dict() | changed, state)
+
+
+def test_the_authors_weights():
+    """Under the names that their modules give, with Lightning's and torch.compile's parts in them."""
+    torch.manual_seed(0)
+    options = {"backbone": "dinov2_small", "queries": 6, "masked_blocks": 2}
+    ours = randomize(create_model("eomt", bands=3, num_classes=4, **options)).eval()
+    ours.mask_chances.copy_(torch.tensor([0.0, 1.0, 1.0]))
+    changes = {
+        "backbone.body.": "encoder.backbone.",
+        "mask_chances": "attn_mask_probs",
+        "query_decoder.query_features": "q.weight",
+        "query_decoder.classifier.": "class_head.",
+        "query_decoder.mask_embedding.": "mask_head.",
+    }
+    state = {"network.encoder.pixel_mean": torch.full((1, 3, 1, 1), 0.5)}
+    state["network.encoder.pixel_std"] = torch.full((1, 3, 1, 1), 0.25)
+    for key, value in ours.state_dict().items():
+        for own, theirs in changes.items():
+            key = key.replace(own, theirs)
+        for number, name in ((0, "conv1"), (2, "conv2"), (3, "norm")):
+            key = re.sub(rf"query_decoder\.enlarge\.(\d)\.{number}\.", rf"upscale.\1.{name}.", key)
+        if key not in ("mean", "std"):
+            state[f"network._orig_mod.{key}"] = value
+    network = load_foreign({"state_dict": state})
+    assert network.about["source"] == "the authors of eomt" and network.masked_blocks == 2
+    assert network.mean.tolist() == [127.5] * 3 and network.std.tolist() == [63.75] * 3
+    images = torch.randn(1, 3, 96, 64)
+    with torch.inference_mode():
+        assert torch.equal(unnormalised(network)(images)["logits"], unnormalised(ours)(images)["logits"])
+    del state["network._orig_mod.encoder.backbone.pos_embed"]
+    with pytest.raises(UserError, match="is not built on DINOv2; of those on DINOv3 they publish"):
+        load_foreign({"state_dict": state})
 
 
 def test_the_masks_are_taken_away_block_by_block():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nets.errors import UserError
 from nets.importers.about import describe_import
+from nets.importers.eomt_authors import is_eomt, read_eomt_authors
 from nets.importers.huggingface import read_facts, read_huggingface
 from nets.importers.openmmlab import describe_tensors, is_openmmlab, read_openmmlab, read_tensors
 from nets.importers.placing import UnplacedError, place_weights
@@ -33,10 +34,12 @@ CLASSIFICATION_ENDS = (
     "classifier.weight",
     "classifier.6.weight",
 )
-# Source, whether weights are of such a network, and what makes blueprint and weights of ours of them.
+# Source, whether weights are of such a network, and what makes blueprint and weights of ours of them, with
+# what is known beside them where there is a third.
 PLAIN = (
     ("torchvision", is_torchvision, read_torchvision),
     ("U-2-Net", is_u2net, read_u2net),
+    ("the authors of eomt", is_eomt, read_eomt_authors),
     ("segmentation_models.pytorch", is_smp_dpt, read_smp_dpt),
 )
 
@@ -132,7 +135,7 @@ def _reader(content: dict) -> Callable[[dict], Foreign] | None:
     return None
 
 
-def _plain(source: str, read: Callable[[dict], tuple[dict, dict]], content: dict) -> Foreign:
+def _plain(source: str, read: Callable[[dict], tuple], content: dict) -> Foreign:
     return Foreign(source, *read(weights_in(content)))
 
 

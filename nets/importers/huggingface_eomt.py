@@ -54,7 +54,7 @@ def _options(config: dict, state_dict: dict[str, Tensor], registers: str) -> dic
         "num_classes": count_classes(config),
         "queries": config["num_queries"],
         "blocks": config["num_blocks"],
-        "masked_blocks": _masked(state_dict),
+        "masked_blocks": count_masked(state_dict[CHANCES]),
         "patch": patch[0],
         "image_size": size,
         "doublings": config["num_upscale_blocks"],
@@ -73,14 +73,18 @@ def _options(config: dict, state_dict: dict[str, Tensor], registers: str) -> dic
     }
 
 
-def _masked(state_dict: dict[str, Tensor]) -> int:
-    """Return how many of the last blocks have masks in the attention, which transformers does by chances."""
-    chances = state_dict[CHANCES].tolist()
-    count = sum(chance == 1 for chance in chances)
-    if chances != [0.0] * (len(chances) - count) + [1.0] * count:
+def count_masked(chances: Tensor) -> int:
+    """Return how many of the last blocks keep masks in the attention, from each block's chance of them.
+
+    Raises:
+        UserError: a chance in between, or masks in an earlier block than in a later one.
+    """
+    listed = chances.tolist()
+    count = sum(chance == 1 for chance in listed)
+    if listed != [0.0] * (len(listed) - count) + [1.0] * count:
         raise UserError(
-            f"Hugging Face's EoMT has {CHANCES}={chances}, as in the midst of its training, when its "
-            "answers are random; zeros, then ones are needed"
+            f"this EoMT has {CHANCES}={listed}, as in the midst of its training, when its answers are "
+            "random; zeros, then ones are needed"
         )
     return count
 
