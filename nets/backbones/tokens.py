@@ -110,7 +110,7 @@ class TokenChain(nn.Module):
         tokens = patches.flatten(1, 2)
         if self.body.pos_embed is not None:
             tokens = tokens + self._positions(grid)
-        before = [token.expand(len(x), -1, -1) for token in (self.body.cls_token, self.body.reg_token)]
+        before = [token.expand(x.shape[0], -1, -1) for token in (self.body.cls_token, self.body.reg_token)]
         rope = getattr(self.body, "rope", None)
         rotation = None if rope is None else rope.get_embed(shape=list(grid)).to(tokens.dtype)
         return self.body.pos_drop(torch.cat([*before, tokens], dim=1)), rotation, grid

@@ -121,7 +121,7 @@ class EoMT(MaskNetwork):
         count, found = len(self.mask_chances), []
         for block in self.backbone.blocks[:-count]:
             tokens = self.backbone.run(block, tokens, rotation)
-        queries = self.query_decoder.query_features.expand(len(x), -1, -1)
+        queries = self.query_decoder.query_features.expand(x.shape[0], -1, -1)
         tokens = torch.cat([queries.to(tokens.dtype), tokens], dim=1)  # (B, Q + N, D)
         for i, block in enumerate(self.backbone.blocks[-count:]):
             allowed = None
@@ -146,8 +146,9 @@ class EoMT(MaskNetwork):
         inside = resize(masks, grid).flatten(2) > 0  # (B, Q, patches)
         if self.training:
             inside = inside | (torch.rand(inside.shape[:2], device=inside.device) > chance)[..., None]
-        others = inside.new_ones(len(inside), inside.shape[1], count - inside.shape[2])
-        rest = inside.new_ones(len(inside), count - inside.shape[1], count)
+        b, queries, patches = inside.shape
+        others = inside.new_ones(b, queries, count - patches)
+        rest = inside.new_ones(b, count - queries, count)
         return torch.cat([torch.cat([others, inside], dim=2), rest], dim=1)[:, None]
 
 

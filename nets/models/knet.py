@@ -71,7 +71,7 @@ class KNet(SegmentationModel):
         """Map the (B, C_i, h_i, w_i) to {"logits": (B, K, h, w)} and those before them in training."""
         x = self.decoder(features)
         logits = self.classifier(self.dropout(x))
-        kernels = self.classifier.weight.flatten(1).expand(len(x), -1, -1)  # (B, K, D)
+        kernels = self.classifier.weight.flatten(1).expand(x.shape[0], -1, -1)  # (B, K, D)
         found = [logits]
         for stage in self.stages:
             logits, kernels = stage(x, kernels, logits)

@@ -169,9 +169,17 @@ def certainty(logits: Tensor, task: str) -> Tensor:
 
 def centres(index: Tensor, height: int, width: int) -> Tensor:
     """Map numbers of pixels (B, P), row by row, to their centres (B, P, 2) as fractions, in float32."""
+    # The places of all pixels are made first: ONNX divides no tensor by a size that it does not know.
+    columns, rows = (_places(side, index.device) for side in (width, height))
+    plane = torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], dim=-1)
+    return plane.flatten(0, 1)[index]
+
+
+def _places(side: int, device: torch.device) -> Tensor:
+    """Return the centres of the pixels along a side, as fractions of it."""
     # In this order of operations as MMSegmentation does it, so that bits agree.
-    sides = ((index % width, 1.0 / width), (index // width, 1.0 / height))
-    return torch.stack([step / 2.0 + number.float() * step for number, step in sides], dim=-1)
+    step = 1.0 / torch.scalar_tensor(side, dtype=torch.float64, device=device)
+    return step / 2.0 + torch.arange(side, dtype=torch.float32, device=device) * step
 
 
 def _least(one: int, other: int) -> int:
