@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention
@@ -10,12 +11,15 @@ from torch import nn
 
 from nets import create_model
 from nets.backbones.adapter import ConvFeedForward
+from nets.backbones.pretrained import load_pretrained
+from nets.backbones.stem import adapt_stem
 from nets.backbones.vit_adapter import attend_in_windows
 from nets.errors import UserError
 from nets.importers.foreign import is_known, load_foreign
 from nets.importers.openmmlab import load_openmmlab, read_tensors
-from tests.helpers import shared_parity, unnormalised
+from tests.helpers import randomize, shared_parity, unnormalised
 from tools.parity_runner import run
+from utils.checkpoint import load_matching
 
 # Our names -> the authors', for checkpoints of every size without their code.
 EXTRACTORS = {"0": "extractor", "1": "extra_extractors.0", "2": "extra_extractors.1"}
@@ -243,3 +247,33 @@ def test_the_adapter_starts_without_an_effect_on_the_transformer():
     backbone = create_model("vit_adapter", bands=3, num_classes=2).backbone
     assert all(not interaction.injector.gamma.any() for interaction in backbone.interactions)
     assert [len(interaction.extractors) for interaction in backbone.interactions] == [1, 1, 1, 3]
+
+
+def test_a_file_of_deit_fills_the_transformer_alone(tmp_path):
+    donor = randomize(timm.create_model("deit_tiny_patch16_224"))
+    torch.save({"model": donor.state_dict()}, tmp_path / "x.pth")
+    backbone = create_model("vit_adapter", bands=5, num_classes=2).backbone
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    # DeiT has no scales; of the adapter nothing is expected.
+    assert {line.split(".")[3] for line in load_pretrained(backbone, tmp_path / "x.pth")} == {"ls1", "ls2"}
+    assert torch.equal(backbone.body.blocks[7].mlp.fc2.weight, donor.blocks[7].mlp.fc2.weight)
+    assert torch.equal(backbone.body.pos_embed, donor.pos_embed[:, 1:])
+    for name, value in backbone.state_dict().items():
+        assert name.startswith("body.") or torch.equal(value, before[name])
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "y.pth")
+    with pytest.raises(UserError, match=r"another network than deit_tiny_patch16_224: 0 of \d+ tensors fit"):
+        load_pretrained(backbone, tmp_path / "y.pth")
+
+
+def test_both_convolutions_over_the_bands_are_made_for_others():
+    given, own = (create_model("vit_adapter", bands=bands, num_classes=2) for bands in (3, 5))
+    left_out = load_matching(own, {"state_dict": given.state_dict()}, "x.pth")
+    assert [line.split(":")[0] for line in left_out] == [
+        "mean",
+        "std",
+        "backbone.body.patch_embed.proj.weight",
+        "backbone.prior.stem.0.conv.weight",
+    ]
+    for name in ("body.patch_embed.proj", "prior.stem.0.conv"):
+        wanted = adapt_stem(given.backbone.get_submodule(name).weight, 5, "rgb_mean")
+        assert torch.equal(own.backbone.get_submodule(name).weight, wanted)

@@ -100,8 +100,8 @@ def load_matching(
 ) -> list[str]:
     """Load what fits from a checkpoint's tensors and return one line per tensor that was left out or changed.
 
-    The first convolution of a backbone is made for this network's bands (see `adapt_stem`), unless
-    `stem_init` is "random".
+    The first convolution of a backbone, of some two, is made for this network's bands (see `adapt_stem`),
+    unless `stem_init` is "random".
 
     Args:
         network: receives the weights.
@@ -114,14 +114,15 @@ def load_matching(
         UserError: nothing fits.
     """
     theirs, ours = weights_in(content), network.state_dict()
-    stem, bands = _stem_of(network)
+    stems, bands = _stems_of(network)
+    given = {theirs[name].shape[1] for name in stems[:1] if name in theirs}
     left_out, fitting = [], {}
     for name, tensor in theirs.items():
         if name not in ours:
             left_out.append(f"{name}: this network has no such tensor")
         elif tensor.shape == ours[name].shape:
             fitting[name] = tensor
-        elif name == stem and stem_init != "random" and _fits_but_for_bands(tensor, ours[name]):
+        elif name in stems and stem_init != "random" and _fits_but_for_bands(tensor, ours[name], given):
             fitting[name] = adapt_stem(tensor, bands, stem_init, rgb_bands)
             left_out.append(f"{name}: for {tensor.shape[1]} bands, made one for {bands} ({stem_init})")
         else:
@@ -136,14 +137,21 @@ def load_matching(
     return left_out
 
 
-def _stem_of(network: nn.Module) -> tuple[str | None, int]:
-    """Return the name of the weight of the first convolution, if there is a backbone, and its bands."""
+def _stems_of(network: nn.Module) -> tuple[list[str], int]:
+    """Return the names of the weights of a backbone's convolutions over the bands, and their number."""
     backbone = getattr(network, "backbone", None)
     if backbone is None:
-        return None, 0
-    name, stem = find_stem(backbone)
-    return f"backbone.{name}.weight", stem.in_channels
+        return [], 0
+    bands = find_stem(backbone)[1].in_channels
+    names = [
+        f"backbone.{name}.weight"
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Conv2d) and module.in_channels == bands
+    ]
+    return names, bands
 
 
-def _fits_but_for_bands(theirs: torch.Tensor, ours: torch.Tensor) -> bool:
-    return theirs.ndim == 4 and theirs.shape[0] == ours.shape[0] and theirs.shape[2:] == ours.shape[2:]
+def _fits_but_for_bands(theirs: torch.Tensor, ours: torch.Tensor, given: set[int]) -> bool:
+    """Return whether a convolution's weight is ours for `given` bands."""
+    same = theirs.ndim == 4 and theirs.shape[0] == ours.shape[0] and theirs.shape[2:] == ours.shape[2:]
+    return same and theirs.shape[1] in given

@@ -65,10 +65,11 @@ def load_pretrained(
     given = {plain_name(key): value for key, value in donor.items()}
     own = backbone.state_dict()
     placed, left_out = _place(given, backbone, stem_init, rgb_bands)
-    if len(placed) < len(own) / 2:
+    expected = [key for key in own if key.startswith(_pretrained_part(backbone))]
+    if len(placed) < len(expected) / 2:
         raise UserError(
             f"--PRETRAIN_BACKBONE {source} holds weights of another network than {backbone.name}: "
-            f"{len(placed)} of {len(own)} tensors fit; its tensors are {', '.join(list(donor)[:3])}, ..."
+            f"{len(placed)} of {len(expected)} tensors fit; its tensors are {', '.join(list(donor)[:3])}, ..."
         )
     backbone.load_state_dict(placed, strict=False)
     return left_out
@@ -84,7 +85,7 @@ def _place(
     for key, tensor in own.items():
         value = given.get(plain_name(key))
         if value is None:
-            if not key.endswith("num_batches_tracked"):
+            if not key.endswith("num_batches_tracked") and key.startswith(_pretrained_part(backbone)):
                 left_out.append(f"{key} {tuple(tensor.shape)}: not among the pretrained weights")
             continue
         if key == f"{stem_name}.weight":
@@ -100,6 +101,11 @@ def _place(
             continue
         placed[key] = value
     return placed, left_out
+
+
+def _pretrained_part(backbone: nn.Module) -> str:
+    """Return the beginning of the names of what files of the backbone's name hold; the rest starts anew."""
+    return getattr(backbone, "pretrained_part", "")
 
 
 def _stem(given: Tensor, stem: nn.Conv2d, how: StemInit, rgb_bands: Sequence[int]) -> Tensor:

@@ -47,7 +47,10 @@ class ViTAdapter(ViT):
 
     Attributes:
         channels, strides: per feature map, finest first.
+        pretrained_part: beginning of the names of the transformer's parameters, which are pretrained.
     """
+
+    pretrained_part = "body."
 
     def __init__(
         self,
