@@ -67,9 +67,9 @@ PREDICTION = (
         Flag(
             "SCORES",
             None,
-            "also write scores: probabilities (of each class), confidence (the largest), entropy (0 sure to "
-            "1 undecided); the type follows a colon: float32, float16 or uint8 (x 254), as in "
-            '"probabilities:uint8,entropy"; alone: probabilities:float32',
+            "also write scores: probabilities (of each class), confidence (the largest; of several labels "
+            "the least sure one), entropy (0 sure to 1 undecided); the type follows a colon: float32, "
+            'float16 or uint8 (x 254), as in "probabilities:uint8,entropy"; alone: probabilities:float32',
             scores,
             bare=(("probabilities", "float32"),),
             metavar="KIND[:TYPE],...",
@@ -114,7 +114,7 @@ SCENES = (
             "FORMAT",
             "tif",
             "kind of maps: tif (tiled GeoTIFF), cog (cloud-optimised, with overviews) or png (palette PNG "
-            "of images without coordinates; the others stay tif)",
+            "of images without coordinates; the others stay tif, also maps of several labels)",
             choices=("tif", "cog", "png"),
         ),
         Flag(
