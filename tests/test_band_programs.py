@@ -88,6 +88,7 @@ def test_a_scene_with_an_extra_raster_is_trained_on_and_predicted_by_windows(tmp
     ]
     words += ["--NUM_WORKERS", "0", "--BACKBONE_TYPE", "test_resnet", "--MODEL_OPTIONS", "decoder_channels=8"]
     words += ["--CROP_SIZE", "64", "--MAX_ITERS", "30", "--AUGMENT", "none", "--VAL_FRACTION", "0.2"]
+    words += ["--INIT_LR", "1e-3"]
     code, text = run(train, *words)
     assert code in (None, 0), text
     best = "pth_files/s/best.pth"

@@ -5,7 +5,7 @@ import torch
 
 from nets.backbones.configured import create_configured_backbone
 from nets.errors import UserError
-from nets.importers.openmmlab import Imported, read_openmmlab
+from nets.importers.foreign import Foreign, read_foreign
 from tests.helpers import SHARED, shared_parity
 from tools import make_parity_report
 from tools.make_parity_report import main
@@ -70,12 +70,12 @@ def test_options_that_do_not_fit():
 def test_report(tmp_path, monkeypatch):
     shared_parity("pspnet_r18")  # skips where the references are not here
 
-    def without_erfnet(checkpoint: dict) -> Imported:
+    def without_erfnet(checkpoint: dict) -> Foreign:
         if "ERFNet" in checkpoint["meta"]["cfg"]:
             raise UserError("no network here has it; say something else")
-        return read_openmmlab(checkpoint)
+        return read_foreign(checkpoint)
 
-    monkeypatch.setattr(make_parity_report, "read_openmmlab", without_erfnet)
+    monkeypatch.setattr(make_parity_report, "read_foreign", without_erfnet)
     table = tmp_path / "parity.md"
     refs = str(SHARED / "parity" / "refs")
     assert main(["--REFS", refs, "--ONLY", "^(pspnet_r18|erfnet)$", "--OUTPUT", str(table)]) == 0

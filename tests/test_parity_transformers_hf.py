@@ -74,8 +74,8 @@ def test_the_blueprint_says_whose_decoder_it_is():
 def test_what_is_not_here_is_refused():
     theirs = segformer()
     config, state = theirs.config.to_dict(), theirs.state_dict()
-    with pytest.raises(UserError, match="model_type 'dpt' cannot be imported; there are: eomt"):
-        read_huggingface(config | {"model_type": "dpt"}, state)
+    with pytest.raises(UserError, match="model_type 'detr' cannot be imported; there are: beit, dpt, eomt"):
+        read_huggingface(config | {"model_type": "detr"}, state)
     with pytest.raises(UserError, match=r"hidden_act='relu'; 'gelu' is needed here"):
         read_huggingface(config | {"hidden_act": "relu"}, state)
     with pytest.raises(UserError, match="SegFormer has the sizes"):

@@ -263,14 +263,14 @@ def test_schedule(row):
     run, wanted = row
     warm = wanted["warmup"]
     for curve, base in zip(run.scheduler.lr_lambdas, run.scheduler.base_lrs, strict=True):
-        if str(wanted["power"]).startswith("step "):  # after each third of the run
-            ratio = float(wanted["power"].removeprefix("step "))
-            assert [curve(0), curve(TOTAL // 2), curve(TOTAL)] == pytest.approx([1, ratio, ratio**2])
-            continue
         if wanted["power"] == "step 0.1 late":  # at three quarters and nine tenths
             assert curve(warm // 2) == pytest.approx((1 + wanted["start"]) / 2)
             places = [warm, 3 * TOTAL // 4 - 1, 3 * TOTAL // 4, 9 * TOTAL // 10 - 1, 9 * TOTAL // 10]
             assert [curve(place) for place in places] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+            continue
+        if str(wanted["power"]).startswith("step "):  # after each third of the run
+            ratio = float(wanted["power"].removeprefix("step "))
+            assert [curve(0), curve(TOTAL // 2), curve(TOTAL)] == pytest.approx([1, ratio, ratio**2])
             continue
         half, end = (
             wanted["floor"] + (base - wanted["floor"]) * left ** wanted["power"] for left in (0.5, 0.0)
