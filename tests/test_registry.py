@@ -53,6 +53,13 @@ def test_aliases():
         ("fcn", {"aux_heads": ""}, "it is set by importers only"),
         ("unet", {"backbone_options": "norm=1"}, "unet: backbone_options=norm=1 is given; it is set by imp"),
         ("pspnet", {"pool_scales": "1,x"}, "pool_scales=1,x is given; allowed: whole numbers as in 1,2,3"),
+        (
+            "isanet",
+            {"group_size": "8"},
+            "isanet: group_size=8 is given; two sides are needed, as in group_size=8,8",
+        ),
+        ("psanet", {"mask_size": (59,)}, "psanet: mask_size=59 is given; two sides are needed"),
+        ("eomt", {"image_size": "126"}, "eomt: image_size=126 is given; two sides are needed"),
         ("deeplab", {"norm_between": "maybe"}, "norm_between=maybe is given; allowed: true or false"),
         ("deeplab", {"backbone": "swin_tiny_patch4_window7_224", "output_stride": 8}, "cannot be dilated"),
     ],

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nets.backbones.timm_backbone import pad_to_multiple
 from nets.backbones.tokens import TokenChain, find_transformer
-from nets.errors import UserError
+from nets.errors import UserError, check_sides
 from nets.layers.attention import mask_mlp
 from nets.layers.margins import crop, share
 from nets.layers.norm import ChannelNorm
@@ -188,6 +188,7 @@ def eomt(
     Raises:
         UserError: another backbone, or more blocks than it has.
     """
+    check_sides("eomt", "image_size", image_size)
     name = find_transformer(backbone)
     chain = TokenChain(
         name,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nets.backbones.configured import create_dilated_backbone
 from nets.decoders.fcn import count_stages, create_aux_heads, joined_channels, select_features
+from nets.errors import check_sides
 from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.margins import crop, pad, share
 from nets.layers.pixel_attention import PixelAttention
@@ -123,6 +124,7 @@ def isanet(
     backbone_options: dict | None = None,
 ) -> SegmentationModel:
     """ISANet on any backbone; output stride 8 where the backbone can be dilated, else its own."""
+    check_sides("isanet", "group_size", group_size)
     encoder = create_dilated_backbone(
         backbone,
         bands=bands,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nets.backbones.configured import create_dilated_backbone
 from nets.decoders.fcn import count_stages, create_aux_heads, joined_channels, select_features
+from nets.errors import check_sides
 from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.margins import at_least_one, is_tracing, share
 from nets.layers.resize import resize
@@ -190,6 +191,7 @@ def psanet(
     backbone_options: dict | None = None,
 ) -> SegmentationModel:
     """PSANet on any backbone; output stride 8 where the backbone can be dilated, else its own."""
+    check_sides("psanet", "mask_size", mask_size)
     encoder = create_dilated_backbone(
         backbone,
         bands=bands,
