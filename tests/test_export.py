@@ -14,11 +14,6 @@ import export
 import predict_small
 from nets import create_model
 from nets.errors import UserError
-from nets.layers.grid import grid_mean
-from nets.layers.margins import crop, pad
-from nets.layers.resize import resize
-from nets.models.dmnet import filter_each
-from nets.models.psanet import resize_aligned, shrunk_size
 from Structure import load_network
 from tests.helpers import randomize
 from utils.checkpoint import network_state, write_checkpoint
@@ -191,51 +186,3 @@ def test_onnx_files_of_others(tmp_path, folder):
     ):
         with pytest.raises(UserError, match=message):
             load_network(tmp_path / name)
-
-
-class Layer(nn.Module):
-    """A function of a map, as a network has it inside."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
-def _halve_and_back(x):
-    size, aligned = shrunk_size(x.shape[-2:], 2)
-    return resize_aligned(resize_aligned(x, size, aligned), x.shape[-2:], aligned)
-
-
-LAYERS = {
-    "crop": lambda x: crop(pad(x, (x.shape[-2] + 3, x.shape[-1] + 4), (1, 2)), x.shape[-2:], (2, 1)),
-    "crop to itself or less": lambda x: crop(
-        nn.functional.interpolate(x[..., ::2, ::2], scale_factor=2), x.shape[-2:]
-    ),
-    "replicate": lambda x: pad(x, (16, 20), replicate=True),
-    "resize": lambda x: resize(
-        nn.functional.max_pool2d(x, 2, ceil_mode=True).repeat(1, 1, 2, 2), x.shape[-2:]
-    ),
-    "grid": lambda x: grid_mean(x, 3),
-    "filter": lambda x: filter_each(x, grid_mean(x, 5)),
-    "halve": _halve_and_back,
-}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("way", ["export", "trace"])
-def test_layers_trace_for_every_size(name, way):
-    layer, x = Layer(LAYERS[name]), torch.randn(2, 3, 8, 12, dtype=torch.float64)
-    if way == "export":
-        dynamic = torch.export.Dim.DYNAMIC
-        shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
-        more = {"prefer_deferred_runtime_asserts_over_guards": True}
-        traced = torch.export.export(layer, (x,), dynamic_shapes=shapes, strict=False, **more).module()
-    else:
-        with pytest.warns():  # PyTorch no longer develops it
-            traced = torch.jit.trace(layer, (x[..., 1:, 1:],), check_trace=False)
-    for shape in ((1, 3, 9, 13), (3, 3, 8, 11), (2, 3, 7, 12)):
-        x = torch.randn(shape, dtype=torch.float64)
-        torch.testing.assert_close(traced(x), layer(x), rtol=1e-9, atol=1e-9)

@@ -5,12 +5,12 @@ https://arxiv.org/abs/2112.12782
 """
 
 import torch
-from timm.models.swin_transformer import window_partition, window_reverse
 from torch import Tensor, nn
 
 from nets.backbones.normed import NormedBackbone
 from nets.backbones.timm_backbone import crop_maps, pad_to_multiple
 from nets.layers.margins import crop, pad, share
+from nets.layers.windows import cut_windows, join_windows
 
 DROPOUT = 0.1  # behind each semantic attention, the authors' code
 
@@ -69,8 +69,8 @@ class SemanticLayer(nn.Module):
         sides = (self.window * share(h, self.window), self.window * share(w, self.window))
         # Zeros that are not masked: they take part, as in the authors' code.
         padded = pad(x.permute(0, 3, 1, 2), sides).permute(0, 2, 3, 1)
-        windows = window_partition(padded, side).flatten(1, 2)  # (B * windows, window ** 2, D)
-        together = (window_reverse(y.unflatten(1, side), side, *sides) for y in self._attend(windows))
+        windows = cut_windows(padded, side)  # (B * windows, window ** 2, D)
+        together = (join_windows(y, side, (x.shape[0], *sides)) for y in self._attend(windows))
         x, scores = (crop(y.permute(0, 3, 1, 2), (h, w)).permute(0, 2, 3, 1) for y in together)
         return x, scores
 

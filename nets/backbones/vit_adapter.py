@@ -7,7 +7,6 @@ https://arxiv.org/abs/2205.08534
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention
-from timm.models.swin_transformer import window_partition, window_reverse
 from torch import Tensor, nn
 
 from nets.backbones.adapter import STRIDES, Interaction, SpatialPrior, to_maps, to_tokens
@@ -17,6 +16,7 @@ from nets.layers.deformable_attention import pixel_centres
 from nets.layers.init import init_weights
 from nets.layers.margins import crop, pad, share
 from nets.layers.resize import resize
+from nets.layers.windows import cut_windows, join_windows
 
 PATCH = 16
 LEVELS = 4  # maps, and interactions whose patches can be added to them
@@ -161,11 +161,11 @@ def attend_in_windows(attention: Attention, x: Tensor, grid: tuple[int, int], wi
     """
     sides = tuple(window * share(side, window) for side in grid)
     plane = pad(to_maps(attention.qkv(x), [grid])[0], sides).permute(0, 2, 3, 1)  # (B, h, w, 3 D)
-    windows = window_partition(plane, (window, window)).flatten(1, 2)  # (B * windows, window ** 2, 3 D)
+    windows = cut_windows(plane, (window, window))  # (B * windows, window ** 2, 3 D)
     q, k, v = windows.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     attended = F.scaled_dot_product_attention(
         q, k, v, dropout_p=attention.attn_drop.p if attention.training else 0.0
     )
-    together = attended.transpose(1, 2).flatten(2).unflatten(1, (window, window))
-    plane = window_reverse(together, (window, window), *sides).permute(0, 3, 1, 2)  # (B, D, h, w)
+    together = attended.transpose(1, 2).flatten(2)
+    plane = join_windows(together, (window, window), (x.shape[0], *sides)).permute(0, 3, 1, 2)  # (B, D, h, w)
     return attention.proj_drop(attention.proj(to_tokens(crop(plane, grid))))
