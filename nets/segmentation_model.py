@@ -226,8 +226,10 @@ class MaskNetwork(SegmentationNetwork):
         """Map the outputs of `forward` to class probabilities (B, K, H, W): a class's share of all sums."""
         sums = outputs["logits"]
         sums = sums.to(torch.promote_types(sums.dtype, torch.float32))
-        least = torch.finfo(sums.dtype).tiny  # where no query's mask is, all classes are alike
-        return (sums + least) / (sums.sum(dim=1, keepdim=True) + least * sums.shape[1])
+        total = sums.sum(dim=1, keepdim=True)
+        nowhere = total == 0  # where no query's mask is, all classes are alike
+        # Not by a tiny number added to both: PyTorch's export to ONNX leaves out sums with less than 1e-8.
+        return (sums / total.masked_fill(nowhere, 1)).masked_fill_(nowhere, 1 / sums.shape[1])
 
 
 class MaskClassificationModel(MaskNetwork):

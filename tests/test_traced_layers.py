@@ -16,6 +16,7 @@ from nets.layers.margins import crop, pad
 from nets.layers.resize import resize
 from nets.models.dmnet import filter_each
 from nets.models.psanet import resize_aligned, shrunk_size
+from nets.segmentation_model import MaskNetwork
 from tests.helpers import randomize
 
 
@@ -135,3 +136,13 @@ def test_swin_in_onnx_for_every_size(tmp_path):
     for shape in ((1, 3, 20, 13), (2, 3, 7, 12), (1, 3, 5, 5)):
         x = torch.randn(shape)
         torch.testing.assert_close(run(x), layer(x), rtol=1e-4, atol=1e-4)
+
+
+def test_onnx_where_no_query_has_a_mask(tmp_path):
+    network, sums = MaskNetwork(3, 5), torch.rand(2, 5, 4, 6)
+    sums[:, :, 1], sums[:, 1:, 2] = 0.0, 0.0
+    sums[:, :, 3] = 1e-36 * sums[:, :, 3]
+    shares = Layer(lambda x: network.probabilities({"logits": x}))
+    found = _in_onnx(shares, sums, tmp_path / "a.onnx")(sums)
+    torch.testing.assert_close(found, shares(sums), rtol=1e-5, atol=0.0)
+    assert (found[:, :, 1] == 0.2).all() and (found[:, 0, 2] == 1).all()
