@@ -42,4 +42,13 @@ def test_every_idea_is_there_in_chinese():
     from nets.registry import list_models
     from tools.ideas_zh import IDEAS
 
-    assert set(list_models()) <= set(IDEAS)
+    assert set(list_models()) == set(IDEAS)
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_number_of_families(readme):
+    from nets.registry import list_models
+
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    said = re.search(r"\*\*(\d+) (?:families of networks|个网络族)\*\*", text)
+    assert int(said[1]) == len(list_models())
