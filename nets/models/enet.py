@@ -223,7 +223,7 @@ def enet(
 
 
 RECIPE = {
-    "plain": {"optimizer": "adam", "lr": 1e-3},
+    "plain": {"optimizer": "adam", "lr": 5e-3},
     # PaddleSeg configs/enet: Cityscapes from scratch, 8 images per GPU, of which it usually has 4. The paper
     # (section 5.1): Adam 5e-4, decay 2e-4, batch 10, classes weighted, the encoder first.
     "paper": {
