@@ -52,7 +52,7 @@ CLASSES = Classes(
     {i: i for i in range(NUM_CLASSES)},
     (),
 )
-GROWTH = ((4000, 4000), (32000, 4000), (2000, 32000), (8000, 32000))
+GROWTH = ((4000, 4000), (32000, 4000), (2000, 32000), (8000, 32000), (32000, 32000))
 TIMES = ("seconds", "processor_seconds")
 COLUMNS = ("network", "scene", "run", "threads", *TIMES, "peak_mib", "above_network_mib")
 
