@@ -153,24 +153,29 @@ def read_backbone(config: dict, network: str) -> Backbone:
     return BACKBONES[backbone["model_type"]](backbone)
 
 
-def newer(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights by the names of transformers 5."""
+def newer(state_dict: dict[str, Tensor], names: tuple = NEWER) -> dict[str, Tensor]:
+    """Return the weights by the names of transformers 5, which regular expressions make of the older ones."""
     renamed = {}
     for key, value in state_dict.items():
-        for pattern, replacement in NEWER:
+        for pattern, replacement in names:
             key = re.sub(pattern, replacement, key)
         renamed[key] = value
     return renamed
 
 
-def merge_projections(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights with query, key and value of each attention in one matrix."""
+def merge_projections(state_dict: dict[str, Tensor], kinds: str = "weight|bias") -> dict[str, Tensor]:
+    """Return the weights with query, key and value of each attention in one matrix.
+
+    Args:
+        state_dict: by the names of transformers 5.
+        kinds: which of "weight" and "bias" are merged.
+    """
     merged = {}
     for key, value in state_dict.items():
-        if ".q_proj." in key:
+        if re.search(rf"\.q_proj\.({kinds})$", key):
             parts = [state_dict[key.replace(".q_proj.", f".{each}_proj.")] for each in "qkv"]
             merged[key.replace(".q_proj.", ".qkv.")] = torch.cat(parts)
-        elif not re.search(r"\.[kv]_proj\.", key):
+        elif not re.search(rf"\.[kv]_proj\.({kinds})$", key):
             merged[key] = value
     return merged
 

@@ -1,12 +1,9 @@
 """Hugging Face's BeitForSemanticSegmentation: family upernet on BEiT."""
 
-import re
-
-import torch
 from torch import Tensor
 
 from nets.errors import UserError
-from nets.importers.huggingface_backbones import count_classes, need
+from nets.importers.huggingface_backbones import count_classes, merge_projections, need, newer
 from nets.importers.placing import Rules, rename
 from nets.importers.plain_backbones import find_size
 
@@ -76,29 +73,8 @@ def read_beit(config: dict, state_dict: dict[str, Tensor]) -> tuple[dict, dict[s
             "norm_eps": config["layer_norm_eps"],
         },
     }
-    weights = rename(_merged(_newer(state_dict)), _rules(depth, blocks[-1]))
+    weights = rename(merge_projections(newer(state_dict, NEWER), "weight"), _rules(depth, blocks[-1]))
     return {"name": "upernet", "options": options}, weights
-
-
-def _newer(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
-    for key, value in state_dict.items():
-        for pattern, replacement in NEWER:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = value
-    return renamed
-
-
-def _merged(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights with the matrices of queries, keys and values in one."""
-    merged = {}
-    for key, value in state_dict.items():
-        if key.endswith(".q_proj.weight"):
-            parts = [state_dict[key.replace(".q_proj.", f".{each}_proj.")] for each in "qkv"]
-            merged[key.replace(".q_proj.", ".qkv.")] = torch.cat(parts)
-        elif not key.endswith((".k_proj.weight", ".v_proj.weight")):
-            merged[key] = value
-    return merged
 
 
 def _rules(depth: int, last: int) -> Rules:

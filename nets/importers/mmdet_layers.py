@@ -4,6 +4,7 @@ import math
 
 from nets.errors import UserError
 from nets.importers.mmseg_config import layer_norm_eps, need, take, type_of
+from nets.importers.placing import Rules
 
 # What concerns the losses alone, or is the same for every value.
 NO_FUNCTION = dict.fromkeys(
@@ -111,3 +112,26 @@ def check_layer_norm(section: dict) -> None:
     """Check that a section has the usual layer norm."""
     if layer_norm_eps(section, 1e-5) != 1e-5:
         raise UserError(f"{type_of(section)} has norm_cfg={section['norm_cfg']}; eps 1e-5 is needed here")
+
+
+def query_rules() -> Rules:
+    """Return the names of what decoders of queries have in common."""
+    layer, own = r"decode_head\.transformer_decoder\.layers\.(\d+)", r"query_decoder.layers.\1"
+    return [
+        (rf"{layer}\.(self|cross)_attn\.attn\.out_proj\.", rf"{own}.\2_attention.project."),
+        (rf"{layer}\.(self|cross)_attn\.attn\.", rf"{own}.\2_attention."),
+        *layer_rules(layer, own),
+        (r"decode_head\.transformer_decoder\.post_norm\.", "query_decoder.norm."),
+        (r"decode_head\.query_embed\.weight", "query_decoder.query_positions"),
+        (r"decode_head\.cls_embed\.", "query_decoder.classifier."),
+        (r"decode_head\.mask_embed\.", "query_decoder.mask_embedding."),
+    ]
+
+
+def layer_rules(theirs: str, ours: str) -> Rules:
+    """Return the names of a layer's feed-forward and norms."""
+    return [
+        (rf"{theirs}\.ffn\.layers\.0\.0\.", f"{ours}.feedforward.expand."),
+        (rf"{theirs}\.ffn\.layers\.1\.", f"{ours}.feedforward.contract."),
+        (rf"{theirs}\.norms\.", f"{ours}.norms."),
+    ]

@@ -8,9 +8,11 @@ from nets.importers.mmdet_layers import (
     check_layer_norm,
     feed_forward,
     group_norm,
+    layer_rules,
     need_relu,
     positions,
     query_layers,
+    query_rules,
     within,
 )
 from nets.importers.mmseg_backbones import translate_backbone
@@ -103,7 +105,6 @@ def _pixel_decoder(section: dict, channels: int, levels: int) -> tuple[dict, lis
 def _rules() -> Rules:
     pixel, ours = r"decode_head\.pixel_decoder", "pixel_decoder"
     layer, own = rf"{pixel}\.encoder\.layers\.(\d+)", rf"{ours}.layers.\1"
-    decoder, queries = r"decode_head\.transformer_decoder\.layers\.(\d+)", r"query_decoder.layers.\1"
     rules: Rules = [
         (rf"{layer}\.self_attn\.sampling_offsets\.", f"{own}.attention.offsets."),
         (rf"{layer}\.self_attn\.attention_weights\.", f"{own}.attention.weights."),
@@ -111,15 +112,9 @@ def _rules() -> Rules:
         (rf"{layer}\.self_attn\.output_proj\.", f"{own}.attention.project."),
         (rf"{pixel}\.level_encoding\.weight", f"{ours}.level_encoding"),
         (rf"{pixel}\.mask_feature\.", f"{ours}.mask_features."),
-        (rf"{decoder}\.(self|cross)_attn\.attn\.out_proj\.", rf"{queries}.\2_attention.project."),
-        (rf"{decoder}\.(self|cross)_attn\.attn\.", rf"{queries}.\2_attention."),
-        (r"decode_head\.transformer_decoder\.post_norm\.", "query_decoder.norm."),
-        (r"decode_head\.query_embed\.weight", "query_decoder.query_positions"),
         (r"decode_head\.query_feat\.weight", "query_decoder.query_features"),
         (r"decode_head\.level_embed\.weight", "query_decoder.level_embedding"),
         (r"decode_head\.decoder_input_projs\.", "query_decoder.project."),
-        (r"decode_head\.cls_embed\.", "query_decoder.classifier."),
-        (r"decode_head\.mask_embed\.", "query_decoder.mask_embedding."),
     ]
     for theirs, place in (
         ("input_convs", "project"),
@@ -128,8 +123,4 @@ def _rules() -> Rules:
     ):
         rules.append((rf"{pixel}\.{theirs}\.(\d+)\.conv\.", rf"{ours}.{place}.\1.0."))
         rules.append((rf"{pixel}\.{theirs}\.(\d+)\.gn\.", rf"{ours}.{place}.\1.1."))
-    for theirs, place in ((layer, own), (decoder, queries)):
-        rules.append((rf"{theirs}\.ffn\.layers\.0\.0\.", f"{place}.feedforward.expand."))
-        rules.append((rf"{theirs}\.ffn\.layers\.1\.", f"{place}.feedforward.contract."))
-        rules.append((rf"{theirs}\.norms\.", f"{place}.norms."))
-    return rules
+    return [*rules, *layer_rules(layer, own), *query_rules()]

@@ -8,10 +8,12 @@ from nets.importers.mmdet_layers import (
     check_layer_norm,
     feed_forward,
     group_norm,
+    layer_rules,
     multi_head_attention,
     need_relu,
     positions,
     query_layers,
+    query_rules,
     within,
 )
 from nets.importers.mmseg_backbones import translate_backbone
@@ -96,19 +98,12 @@ def _pixel_decoder(section: dict, channels: int) -> tuple[dict, list[float]]:
 def _rules() -> Rules:
     pixel, ours = r"decode_head\.pixel_decoder", "pixel_decoder"
     layer, own = rf"{pixel}\.encoder\.layers\.(\d+)", rf"{ours}.layers.\1"
-    decoder, queries = r"decode_head\.transformer_decoder\.layers\.(\d+)", r"query_decoder.layers.\1"
     rules: Rules = [
         (rf"{pixel}\.mask_feature\.", f"{ours}.mask_features."),
         (rf"{pixel}\.encoder_in_proj\.", f"{ours}.project."),
         (rf"{layer}\.self_attn\.attn\.out_proj\.", f"{own}.attention.project."),
         (rf"{layer}\.self_attn\.attn\.", f"{own}.attention."),
-        (rf"{decoder}\.(self|cross)_attn\.attn\.out_proj\.", rf"{queries}.\2_attention.project."),
-        (rf"{decoder}\.(self|cross)_attn\.attn\.", rf"{queries}.\2_attention."),
-        (r"decode_head\.transformer_decoder\.post_norm\.", "query_decoder.norm."),
-        (r"decode_head\.query_embed\.weight", "query_decoder.query_positions"),
         (r"decode_head\.decoder_input_proj\.", "query_decoder.project."),
-        (r"decode_head\.cls_embed\.", "query_decoder.classifier."),
-        (r"decode_head\.mask_embed\.", "query_decoder.mask_embedding."),
     ]
     for theirs, place in (
         (r"lateral_convs\.(\d+)", r"laterals.\1"),
@@ -118,8 +113,4 @@ def _rules() -> Rules:
     ):
         rules.append((rf"{pixel}\.{theirs}\.conv\.", rf"{ours}.{place}.conv."))
         rules.append((rf"{pixel}\.{theirs}\.gn\.", rf"{ours}.{place}.norm."))
-    for theirs, place in ((layer, own), (decoder, queries)):
-        rules.append((rf"{theirs}\.ffn\.layers\.0\.0\.", f"{place}.feedforward.expand."))
-        rules.append((rf"{theirs}\.ffn\.layers\.1\.", f"{place}.feedforward.contract."))
-        rules.append((rf"{theirs}\.norms\.", f"{place}.norms."))
-    return rules
+    return [*rules, *layer_rules(layer, own), *query_rules()]
