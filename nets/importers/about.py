@@ -64,9 +64,6 @@ def describe_import(
         class_names = [f"class {i}" for i in range(network.num_classes)]
     network.mean.copy_(torch.tensor(list(mean)))
     network.std.copy_(torch.tensor(list(std)))
-    values = range(label_offset, label_offset + len(class_names))
-    table = [[value, value - label_offset] for value in values]
-    several = network.task == "multilabel"
     if crop_size is None:
         assumed.append(f"crop: {USUAL_CROP[0]} x {USUAL_CROP[1]} pixels")
     network.about = {
@@ -74,16 +71,25 @@ def describe_import(
         "blueprint": network.blueprint,
         "task": network.task,
         "assumed": assumed,
-        "classes": {
-            "names": list(class_names),
-            "colors": [list(color) for color in colors or map(voc_color, range(len(class_names)))],
-            "table": [[0, 0], [1, 1]] if several else table,  # absent and present
-            "ignored": [*range(label_offset), 255],
-            **({"kind": "presence"} if several else {}),
-        },
+        "classes": _classes(network.task, class_names, colors, label_offset),
         "bands": {"names": list(band_names or (f"band {i + 1}" for i in range(network.bands)))},
         "crop_size": list(crop_size or USUAL_CROP),
         "epoch": epoch,
         "metrics": {},
         "options": {},
     }
+
+
+def _classes(
+    task: str, names: Sequence[str], colors: Sequence[Sequence[int]] | None, label_offset: int
+) -> dict[str, object]:
+    """Return what a checkpoint says of classes and label values."""
+    said = {
+        "names": list(names),
+        "colors": [list(color) for color in colors or map(voc_color, range(len(names)))],
+        "table": [[index + label_offset, index] for index in range(len(names))],
+        "ignored": [*range(label_offset), 255],
+    }
+    if task == "multilabel":
+        said |= {"table": [[0, 0], [1, 1]], "kind": "presence"}  # absent and present
+    return said
