@@ -19,7 +19,7 @@ from tests.helpers import randomize
 from utils.checkpoint import network_state, write_checkpoint
 from utils.data.labels import Classes, default_colors
 from utils.deployment import formats
-from utils.deployment.check import MOST, Difference, compare, cut_out, example
+from utils.deployment.check import MOST, Difference, check_sizes, compare, cut_out, example
 from utils.program import run_program
 
 NAMES = ("ice", "rock", "lake")
@@ -60,6 +60,25 @@ def test_every_size_and_batch(folder, name):
     for batch, size in ((3, (33, 70)), (1, (96, 64)), (2, (32, 32))):
         difference = compare(network, run, example(network, batch, size))
         assert difference.small and difference.probability < 1e-4, difference
+
+
+@pytest.mark.parametrize("name", ["onnx", "torch_export"])
+def test_maps_of_one_pixel(tmp_path, name):
+    torch.manual_seed(0)
+    network = randomize(create_model("ddrnet", bands=2, num_classes=3, channels=8)).eval()
+    network.about = {"crop_size": [64, 64]}
+    path = tmp_path / f"a{ENDINGS[name]}"
+    formats.FORMATS[name].write(network, path)
+    run = formats.FORMATS[name].run(path)
+    # Behind a stride of 64 and pooling 128 pixels are one; the traced image has several.
+    for size in ((32, 32), (65, 128), (129, 257)):
+        difference = compare(network, run, example(network, 1, size))
+        assert difference.small and difference.probability < 1e-4, difference
+
+
+def test_the_check_has_smaller_and_larger_images(folder):
+    network = load_network(folder / "best.pth")
+    assert check_sizes(network) == [(1, (64, 96)), (2, (41, 73)), (1, (97, 145)), (1, (32, 32))]
 
 
 @ALL

@@ -50,9 +50,10 @@ other programs. Normalisation and probabilities are inside.
   metadata entry `pureseg`, else the extra file `pureseg.json`
   (`torch.export.load(path, extra_files={{"pureseg.json": ""}})`, the same with `_extra_files` of
   `torch.jit.load`).
-- **The check**: every file is run right away, by ONNX Runtime or PyTorch, on one image and on two of another
-  size with odd sides, and held against the network. More than {most:g} of the largest logit, or one pixel
-  in a thousand with another class, is a failure: exit code 1, and no file is left.
+- **The check**: every file is run right away, by ONNX Runtime or PyTorch, on images of four sizes (the
+  training crop's, a smaller and a larger one with odd sides, the smallest), and held against the network.
+  More than {most:g} of the largest logit, or one pixel in a thousand with another class, is a failure: exit
+  code 1, and no file is left.
 - **In place of a checkpoint**: `predict_small.py`, `predict_large.py` and `evaluate.py` take the `.onnx` as
   `--WEIGHTS`. They do not take a `.pt2`: opening one may run code that is inside.
 - **Limits of the formats.** An ONNX file holds at most 2 GiB of weights; larger networks need `torch_export`.
@@ -61,8 +62,8 @@ other programs. Normalisation and probabilities are inside.
 
 ## Measured
 
-One network of every family with random weights, {bands} bands, {classes} classes; 1 x {height} x {width}
-pixels and 2 of another size. A cell is the largest difference of a log-probability (a logit, but for a
+One network of every family with random weights, {bands} bands, {classes} classes; a training crop of
+{height} x {width} pixels. A cell is the largest difference of a log-probability (a logit, but for a
 constant per pixel) as a share of the largest logit. {versions}.
 
 | family | variant | {titles} |

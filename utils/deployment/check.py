@@ -87,7 +87,7 @@ def _logs(probabilities: Tensor, task: str) -> Tensor:
 def check(
     network: nn.Module, run: Callable[[Tensor], Tensor], image: str | Path | None = None
 ) -> Iterator[Difference]:
-    """Yield the differences on one image, and on a batch of two of another size.
+    """Yield the differences on images of the sizes of `check_sizes`.
 
     Args:
         network: in eval mode, on the CPU, with `about`.
@@ -97,7 +97,7 @@ def check(
     Raises:
         ExportError: a difference is too large, or the file cannot take the size.
     """
-    for batch, size in ((1, first_size(network)), (2, second_size(network))):
+    for batch, size in check_sizes(network):
         images = example(network, batch, size) if image is None else cut_out(network, image, batch, size)
         try:
             difference = compare(network, run, images)
@@ -115,16 +115,16 @@ def _said(images: Tensor) -> str:
     return f"{images.shape[0]} x {images.shape[2]} x {images.shape[3]} pixels"
 
 
-def first_size(network: nn.Module) -> tuple[int, int]:
-    """Return the size of a training crop, or less where that is large."""
+def check_sizes(network: nn.Module) -> list[tuple[int, tuple[int, int]]]:
+    """Return numbers of images and their (height, width): tracing may keep what was true of one size alone.
+
+    That of a training crop (less where it is large), a smaller and a larger one with odd sides, the smallest.
+    """
     crop = network.about.get("crop_size") or (_LARGEST, _LARGEST)
-    return tuple(max(min(side, _LARGEST), network.min_size) for side in crop)
-
-
-def second_size(network: nn.Module) -> tuple[int, int]:
-    """Return another size with odd sides, smaller where `min_size` lets it."""
-    height, width = first_size(network)
-    return max(height * 5 // 8 | 1, network.min_size + 1), max(width * 3 // 4 | 1, network.min_size + 3)
+    height, width = (max(min(side, _LARGEST), network.min_size) for side in crop)
+    smaller = (max(height * 5 // 8 | 1, network.min_size + 1), max(width * 3 // 4 | 1, network.min_size + 3))
+    larger = (height * 3 // 2 | 1, width * 3 // 2 | 1)
+    return [(1, (height, width)), (2, smaller), (1, larger), (1, (network.min_size, network.min_size))]
 
 
 def example(network: nn.Module, batch: int, size: tuple[int, int]) -> Tensor:

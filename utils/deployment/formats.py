@@ -6,12 +6,13 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config
 
 from nets.errors import UserError
 from utils.deployment.check import example
@@ -43,7 +44,7 @@ def export_program(network: nn.Module) -> torch.export.ExportedProgram:
     # New in torch 2.8. Sizes of maps inside are compared at run time, not proven beforehand.
     if "prefer_deferred_runtime_asserts_over_guards" in inspect.signature(torch.export.export).parameters:
         more["prefer_deferred_runtime_asserts_over_guards"] = True
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _any_size():
         return torch.export.export(
             Deployed(network).eval(),
             (example(network, 2, _EVEN),),
@@ -51,6 +52,17 @@ def export_program(network: nn.Module) -> torch.export.ExportedProgram:
             strict=False,
             **more,
         )
+
+
+def _any_size() -> AbstractContextManager:
+    """Let maps inside be one pixel wide too: else each size behind a stride must be known to be 1 or not.
+
+    Where torch lacks this option (2.6 does, and it is an experimental one), a .pt2 file refuses small images
+    that make the network's deepest map one pixel.
+    """
+    if hasattr(_config, "backed_size_oblivious"):
+        return _config.patch(backed_size_oblivious=True)
+    return nullcontext()
 
 
 def write_onnx(network: nn.Module, path: Path) -> None:
