@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nets.errors import UserError
+from nets.option_ranges import refused_number
 
 # Names people type for one version of a family.
 ALIASES = {
@@ -119,12 +120,24 @@ def create_model(name: str, *, bands: int, num_classes: int, task: str = "multic
     }
     call = signature.bind(bands=bands, num_classes=num_classes, **typed)
     call.apply_defaults()  # today's defaults are kept with the checkpoint
-    model = builder(**call.arguments)
+    model = _build(family, builder, call.arguments, options)
     # What a builder decided itself is kept too: "auto" may one day mean another backbone.
     model.blueprint = {"name": family, "options": {**call.arguments, **model.decided}}
     if task != model.task:
         _set_task(model, family, task)
     return model
+
+
+def _build(family: str, builder: Callable, arguments: dict, options: dict):
+    """Build a network; options that do not fit each other, as lists of two lengths, are a user's mistake."""
+    try:
+        return builder(**arguments)
+    except (ArithmeticError, IndexError, RuntimeError, ValueError) as error:
+        if not options or isinstance(error, UserError):
+            raise
+        given = ", ".join(f"{name}={value}" for name, value in options.items())
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{family} cannot be built with {given}: {reason}") from error
 
 
 def _set_task(model, family: str, task: str) -> None:
@@ -197,9 +210,12 @@ def convert_option(family: str, parameter: inspect.Parameter, value: object) -> 
     """
     for kind in _alternatives(parameter.annotation):
         try:
-            return _convert(kind, value)
+            typed = _convert(kind, value)
         except (KeyError, TypeError, ValueError):
             continue
+        if refused := refused_number(parameter, typed):
+            raise UserError(f"{family}: {parameter.name}={value} is given; it is {refused}")
+        return typed
     allowed = describe_option(parameter)
     if not allowed.by_hand:
         raise UserError(f"{family}: {parameter.name}={value} is given; it is {allowed.words}, leave it out")

@@ -27,6 +27,7 @@ from nets.backbones.relative_positions import (
     relative_bias,
     table_rows,
 )
+from nets.errors import UserError
 from nets.layers.margins import is_tracing, pad, share
 
 
@@ -46,6 +47,12 @@ VIT_SIZES = {
     "base": ViTSize(768, 12, 12, "vit_base_patch16_384"),
     "large": ViTSize(1024, 24, 16, "vit_large_patch16_384"),
 }
+
+
+def _check_blocks(name: str, blocks: tuple[int, ...], depth: int) -> None:
+    if not blocks or blocks != tuple(sorted(set(blocks))) or blocks[0] < 0 or blocks[-1] >= depth:
+        given = ",".join(map(str, blocks))
+        raise UserError(f"layers={given} is given; ViT {name} has blocks 0 to {depth - 1}, in order")
 
 
 class ViT(nn.Module):
@@ -117,6 +124,7 @@ class ViT(nn.Module):
         super().__init__()
         size = VIT_SIZES[name]
         width, self.depth = width or size.width, depth or size.depth
+        _check_blocks(name, blocks, self.depth)
         self.name, self.blocks = size.pretrained, tuple(blocks)
         self.padding, self.patch = padding, patch
         self.position_interpolation, self.relative_positions = position_interpolation, relative_positions

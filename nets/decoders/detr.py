@@ -120,6 +120,9 @@ class QueryDecoder(nn.Module):
         dropout: rate of dropout.
         project: give the map a 1x1 convolution even where it has the right width.
         positions: arguments of `sine_positions` other than its defaults.
+
+    Raises:
+        ValueError: no layer.
     """
 
     def __init__(
@@ -138,6 +141,8 @@ class QueryDecoder(nn.Module):
         positions: dict | None = None,
     ):
         super().__init__()
+        if layers < 1:
+            raise ValueError(f"{layers} layers of the queries' decoder; it needs one")
         self.positions = dict(positions or {})
         needed = project or in_channels != channels
         self.project = nn.Conv2d(in_channels, channels, 1) if needed else nn.Identity()

@@ -63,6 +63,9 @@ class LevelSum(nn.Module):
         merge: whether the results are added ("add") or concatenated, deepest first ("cat").
         align_corners: how the levels are enlarged.
         norm_eps: epsilon of the norms.
+
+    Raises:
+        ValueError: not as many strides as levels.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class LevelSum(nn.Module):
         norm_eps: float,
     ):
         super().__init__()
+        if len(strides) != len(in_channels):
+            raise ValueError(f"{len(strides)} strides for {len(in_channels)} maps")
         self.levels = nn.ModuleList(
             Enlargement(
                 width,

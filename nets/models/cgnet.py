@@ -96,6 +96,8 @@ class CGNetEncoder(nn.Module):
         super().__init__()
         self.name = "cgnet"
         first, second, third = widths
+        if min(blocks, default=0) < 1:
+            raise ValueError("each stage needs a block")
         self.stem = nn.Sequential(
             _conv_norm_act(bands, first, 3, stride=2), *(_conv_norm_act(first, first, 3) for _ in range(2))
         )
@@ -109,7 +111,7 @@ class CGNetEncoder(nn.Module):
                 for i in range(count)
             )
             for before, width, count, dilation, reduction in zip(
-                self.channels, (second, third), blocks, dilations, reductions, strict=False
+                self.channels[:2], (second, third), blocks, dilations, reductions, strict=True
             )
         )
         set_norm_eps(self, norm_eps)

@@ -99,7 +99,7 @@ class SemanticFPNDecoder(LevelSum):
         norm_eps: float,
     ):
         super().__init__(
-            [pyramid_channels] * len(strides),
+            [pyramid_channels] * len(in_channels),
             strides,
             channels=channels,
             norm=norm,

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from nets.backbones.vit import VIT_SIZES, ViT
-from nets.errors import UserError
 from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.init import init_classifier, init_weights
 from nets.layers.norm import ChannelNorm
@@ -241,8 +240,6 @@ def setr(
     last = depth - 1
     # naive and pup read the last block, their auxiliary heads the chosen ones.
     blocks = chosen if decoder == "mla" else (*(chosen if aux else ()), last)
-    if any(not 0 <= block <= last for block in blocks):
-        raise UserError(f"setr: layers={chosen} is given; ViT {backbone} has blocks 0 to {last}")
     encoder = ViT(
         backbone,
         bands=bands,
