@@ -53,12 +53,9 @@ def describe_import(
     assumed = []
     if mean is None or std is None:
         if network.bands == len(RGB):
-            mean, std = ([255 * value for value in values] for values in (IMAGENET_MEAN, IMAGENET_STD))
             band_names = band_names or RGB
-            assumed.append("normalisation: ImageNet's, for red, green, blue in 0..255")
-        else:
-            mean, std = [0.0] * network.bands, [1.0] * network.bands
-            assumed.append("normalisation: none; the file does not say how its images were scaled")
+        mean, std, assumption = _assumed_normalization(network.bands)
+        assumed.append(f"normalisation: {assumption}")
     if class_names is None:
         assumed.append("classes: numbered; the file does not name them")
         class_names = [f"class {i}" for i in range(network.num_classes)]
@@ -78,6 +75,14 @@ def describe_import(
         "metrics": {},
         "options": {},
     }
+
+
+def _assumed_normalization(bands: int) -> tuple[list[float], list[float], str]:
+    """Return means, deviations and what they are."""
+    if bands == len(RGB):
+        mean, std = ([255 * value for value in values] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return mean, std, "ImageNet's, for red, green, blue in 0..255"
+    return [0.0] * bands, [1.0] * bands, "none; the file does not say how its images were scaled"
 
 
 def _classes(

@@ -11,18 +11,17 @@ import numpy as np
 
 from utils.data.band_choice import Choice
 from utils.data.checks import cheap_findings, check_bands, check_label_bands
-from utils.data.class_sources import class_table, classes_file
-from utils.data.class_table import LabelScan, all_values, check_values, classes_or_values, mapped_onto
+from utils.data.class_sources import class_sources
+from utils.data.class_table import LabelScan, all_values
 from utils.data.dividing import Part, divide_scenes, whole_samples
 from utils.data.extra_images import ExtraImages
 from utils.data.findings import NOTE, WARNING, FileError, Finding, Report, attempt, stop, told
 from utils.data.held_back import hold_back_tiles
 from utils.data.image_bands import SourceBands, add_extra, check_number, choose_bands
-from utils.data.label_map import parse_label_map
-from utils.data.labels import KINDS, Classes
+from utils.data.labels import Classes
 from utils.data.layouts import Layout, Request, find_layout, missing_split, read_layout
 from utils.data.layouts.base import Entry
-from utils.data.raster import RasterInfo, read_palette
+from utils.data.raster import RasterInfo
 from utils.data.samples import Sample
 from utils.data.scanning import How, Looking
 from utils.data.threads import in_threads
@@ -151,29 +150,19 @@ def scan_dataset(
     """
     root, reading = Path(root), reading or Reading()
     layout, groups, by_blocks = _groups(root, splits, reading, report)
-    file = classes_file(root, layout, reading.label_dir)
-    by_bands = reading.task == "multilabel" if classes is None else classes.multilabel
-    meaning = (file or (None if by_bands else layout.meaning)) if classes is None else None
-    saturated = bool(meaning and meaning.saturated) if classes is None else classes.kind == KINDS[2]
-    given = reading.label_map or (None if meaning or by_bands else class_table(root))
-    known = classes is not None or meaning is not None or bool(given)
-    how = How(saturated, by_blocks, known and not reading.every_label, reading.seed, by_bands)
+    known = class_sources(root, layout, reading.label_dir, reading.label_map, reading.task, classes)
+    some = known.complete and not reading.every_label
+    how = How(known.saturated, by_blocks, some, reading.seed, known.by_bands)
     look = Looking(root, groups, how, workers, progress=progress)
     title = "reading labels" if progress else None
     parts = _inspected(groups, partial(attempt, look), workers, title, report)
     look.finish()
     parts = check_bands(check_label_bands(parts, classes, report), report)
-    parts, sources = choose_bands(parts, file, choice, reading.band_index)
+    parts, sources = choose_bands(parts, known.file, choice, reading.band_index)
     check_number(parts, bands)
     every = [part for group in parts.values() for part in group]
     images, labels = [part.image for part in every], [part.label for part in every]
-    palette = read_palette(labels[0].path)
-    if classes is None:
-        rules = parse_label_map(given) if given else ()
-        classes, remarks = classes_or_values(meaning, labels, num_classes, palette, rules, report)
-    else:
-        classes, remarks = mapped_onto(classes, reading.label_map, labels, palette), []
-        check_values(labels, classes, report)
+    classes, remarks = known.resolve(labels, num_classes, report)
     alpha = [ALPHA] if any(image.has_alpha for image in images) else []
     info = DatasetInfo(
         root=root,

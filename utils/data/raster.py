@@ -209,25 +209,28 @@ def read_label(
         label = np.array(array[0, rows, columns], dtype=native(array.dtype))
         valid = np.ones(label.shape, dtype=bool)
     else:
-        with kept_open(path) as pages:
-            source = pages[0]
-            require_lossless(path, source)
-            bands = _label_bands(pages)
-            _require_label(path, len(bands), source.dtypes[0])
-            window = checked(window, source.shape)
-            whole = _whole_first(source)
-            part = rasterio_window(checked(None, source.shape) if whole else window)
-            label, valid = source.read(bands, window=part), valid_pixels(source, part)
-            if whole:
-                rows, columns = slices(window)
-                label, valid = label[:, rows, columns], valid[rows, columns]
-            label = label[0] if len(bands) == 1 else pack_colors(label)
-            nodata = _label_nodata(pages)
+        label, valid, nodata = _read_label_by_gdal(path, window)
     if label.dtype.kind == "f":
         label, valid = whole_numbers(path, label, valid)
     if nodata is not None and nodata in class_values:
         valid |= label == int(nodata)
     return label, valid
+
+
+def _read_label_by_gdal(path: Path, window: Window | None) -> tuple[np.ndarray, np.ndarray, float | None]:
+    with kept_open(path) as pages:
+        source = pages[0]
+        require_lossless(path, source)
+        bands = _label_bands(pages)
+        _require_label(path, len(bands), source.dtypes[0])
+        window = checked(window, source.shape)
+        whole = _whole_first(source)
+        part = rasterio_window(checked(None, source.shape) if whole else window)
+        label, valid = source.read(bands, window=part), valid_pixels(source, part)
+        if whole:
+            rows, columns = slices(window)
+            label, valid = label[:, rows, columns], valid[rows, columns]
+        return label[0] if len(bands) == 1 else pack_colors(label), valid, _label_nodata(pages)
 
 
 def label_info(path: Path | str) -> RasterInfo:
