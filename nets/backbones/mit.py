@@ -13,6 +13,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from nets.layers.init import init_weights
+from nets.layers.token_map import token_map
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class ReducedAttention(nn.Module):
         b, n, d = x.shape
         source = x
         if self.reduce is not None:
-            reduced = self.reduce(x.transpose(1, 2).reshape(b, d, *size))  # (B, D, h / R, w / R)
+            reduced = self.reduce(token_map(x, size))  # (B, D, h / R, w / R)
             source = self.norm(reduced.flatten(2).transpose(1, 2))  # (B, N / R^2, D)
         weight, bias = self.qkv.weight, self.qkv.bias
         q = (
@@ -81,8 +82,7 @@ class MixMLP(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Map tokens (B, N, D) of an h x w map to (B, N, D)."""
-        x = self.expand(x).transpose(1, 2)  # (B, 4 D, N)
-        x = self.mix(x.reshape(*x.shape[:2], *size)).flatten(2)
+        x = self.mix(token_map(self.expand(x), size)).flatten(2)  # (B, 4 D, N)
         return self.dropout(self.contract(self.dropout(F.gelu(x.transpose(1, 2)))))
 
 
@@ -146,7 +146,7 @@ class Stage(nn.Module):
         x = self.embed_norm(x.flatten(2).transpose(1, 2))  # (B, N, D)
         for block in self.blocks:
             x = block(x, size)
-        return self.norm(x).transpose(1, 2).reshape(x.shape[0], -1, *size)
+        return token_map(self.norm(x), size)
 
 
 class MiT(nn.Module):

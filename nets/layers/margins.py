@@ -22,10 +22,15 @@ def share(side: int, stride: int) -> int:
     return (side + stride - 1) // stride
 
 
-def at_least_one(side: int) -> int:
-    """Return `side`, or 1 where that is more."""
+def at_least(side: int, least: int) -> int:
+    """Return the larger of a size and a fixed number."""
     # torch.jit.trace makes tensors of sizes, and a comparison would become a fixed result.
-    return side.clamp(min=1) if isinstance(side, Tensor) else torch.sym_max(side, 1)
+    return side.clamp(min=least) if isinstance(side, Tensor) else torch.sym_max(side, least)
+
+
+def at_most(side: int, most: int) -> int:
+    """Return the smaller of a size and a fixed number."""
+    return side.clamp(max=most) if isinstance(side, Tensor) else torch.sym_min(side, most)
 
 
 def crop(x: Tensor, size: tuple[int, int], start: tuple[int, int] = (0, 0)) -> Tensor:

@@ -40,7 +40,8 @@ def sine_positions(
     for side in size:
         places = torch.arange(1, side + 1, device=device, dtype=torch.float32)
         if normalize:
-            places = (places + offset) / (places[-1:] + eps) * scale
+            # The last place; a trace takes a slice of it for the whole where there is one alone.
+            places = (places + offset) / (places.amax(0, keepdim=True) + eps) * scale
         angles = places[:, None] / wavelengths
         sides.append(torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1))  # (side, channels / 2)
     rows, columns = sides

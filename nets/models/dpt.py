@@ -23,6 +23,7 @@ from nets.errors import UserError
 from nets.layers.conv import ConvNormAct, set_norm_eps
 from nets.layers.init import init_classifier, init_weights
 from nets.layers.resize import resize
+from nets.layers.token_map import token_map
 from nets.registry import register_model
 
 # Blocks whose maps are read, from 0, by the number of blocks (paper, section 3, which counts from 1).
@@ -65,7 +66,7 @@ class ReadoutViT(ViT):
         for project, (patches, token) in zip(self.projects, pairs, strict=True):
             tokens = patches.flatten(2).transpose(1, 2)  # (B, N, D)
             both = torch.cat([tokens, token[:, None].expand_as(tokens)], dim=2)
-            maps.append(F.gelu(project(both)).transpose(1, 2).unflatten(2, patches.shape[-2:]))
+            maps.append(token_map(F.gelu(project(both)), patches.shape[-2:]))
         return maps
 
 

@@ -25,6 +25,7 @@ from nets.decoders.fcn import FCNDecoder, create_aux_heads
 from nets.decoders.pyramid_pooling import PSPDecoder
 from nets.errors import UserError
 from nets.layers.conv import ConvNormAct, set_norm_eps
+from nets.layers.grid import grid_mean
 from nets.layers.init import init_weights
 from nets.layers.resize import resize
 from nets.recipes import SGD_POLY
@@ -54,7 +55,7 @@ class SummedPyramid(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the last of the (B, C_i, h_i, w_i) to (B, C, h, w)."""
         x = features[-1]
-        grids = (F.adaptive_avg_pool2d(x, scale) for scale in self.scales)
+        grids = (grid_mean(x, scale) for scale in self.scales)
         return x + sum(resize(grid, x.shape[-2:], align_corners=self.align_corners) for grid in grids)
 
 

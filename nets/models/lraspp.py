@@ -21,6 +21,7 @@ from nets.backbones.catalogue import can_dilate
 from nets.backbones.configured import create_configured_backbone
 from nets.errors import UserError
 from nets.layers.conv import ConvNormAct, set_norm_eps
+from nets.layers.grid import window_mean
 from nets.layers.resize import resize
 from nets.recipes import SGD_POLY
 from nets.registry import register_model
@@ -50,8 +51,7 @@ class GatedMap(nn.Module):
         """Map (B, C, h, w) to (B, D, h, w)."""
         if not self.windows:
             return self.conv(x) * self.gate(F.adaptive_avg_pool2d(x, 1)).sigmoid()
-        window = tuple(min(WINDOW, side) for side in x.shape[-2:])
-        gate = self.gate(F.avg_pool2d(x, window, STEPS)).sigmoid()
+        gate = self.gate(window_mean(x, WINDOW, STEPS)).sigmoid()
         return self.conv(x) * resize(gate, x.shape[-2:], align_corners=self.align_corners)
 
 

@@ -14,7 +14,6 @@ three 3x3 convolutions). Where a map is too small to be halved again, its border
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,7 +21,7 @@ from nets.backbones.catalogue import can_dilate
 from nets.backbones.configured import create_configured_backbone
 from nets.decoders.joining import Interpolation
 from nets.layers.conv import ConvNormAct
-from nets.layers.margins import pad
+from nets.layers.margins import at_least, pad
 from nets.layers.resize import resize
 from nets.recipes import SGD_POLY
 from nets.registry import register_model
@@ -53,7 +52,7 @@ class Halving(nn.Module):
         """Map (B, C, h, w) to (B, D, h / 2, w / 2)."""
         # A trace for export holds where no side becomes 1, which it would treat in a special way.
         least = 2 if self.pool else 3
-        x = pad(x, tuple(torch.sym_max(side, least) for side in x.shape[-2:]), replicate=True)
+        x = pad(x, tuple(at_least(side, least) for side in x.shape[-2:]), replicate=True)
         return self.conv(F.max_pool2d(x, 2) if self.pool else x)
 
 

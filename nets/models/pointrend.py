@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nets.decoders.semantic_fpn import LevelSum
 from nets.errors import UserError
-from nets.layers.margins import is_tracing
+from nets.layers.margins import at_most
 from nets.layers.points import choose_points, sample
 from nets.layers.precision import full_precision
 from nets.recipes import SGD_POLY
@@ -144,7 +144,7 @@ class PointRend(SegmentationModel):
                 logits, scale_factor=self.scale, mode="bilinear", align_corners=self.align_corners
             )
             height, width = logits.shape[-2:]
-            count = _least(height * width, self.subdivision_points)
+            count = at_most(height * width, self.subdivision_points)
             flat = logits.flatten(2)  # (B, K, N)
             index = certainty(flat, self.task).topk(count, dim=1, largest=False).indices  # (B, P)
             points = centres(index, height, width)
@@ -180,10 +180,6 @@ def _places(side: int, device: torch.device) -> Tensor:
     # In this order of operations as MMSegmentation does it, so that bits agree.
     step = 1.0 / torch.scalar_tensor(side, dtype=torch.float64, device=device)
     return step / 2.0 + torch.arange(side, dtype=torch.float32, device=device) * step
-
-
-def _least(one: int, other: int) -> int:
-    return torch.sym_min(one, other) if is_tracing() and not isinstance(one, Tensor) else min(one, other)
 
 
 @register_model

@@ -19,7 +19,7 @@ from nets.backbones.configured import create_dilated_backbone
 from nets.decoders.fcn import count_stages, create_aux_heads, joined_channels, select_features
 from nets.errors import check_sides
 from nets.layers.conv import ConvNormAct, set_norm_eps
-from nets.layers.margins import at_least_one, is_tracing, share
+from nets.layers.margins import at_least, is_tracing, share
 from nets.layers.resize import resize
 from nets.recipes import SGD_POLY, WITH_AUX
 from nets.registry import register_model
@@ -95,7 +95,7 @@ class PointwiseAttention(nn.Module):
 def shrunk_size(size: tuple[int, int], shrink: int) -> tuple[tuple[int, int], int]:
     """Return the smaller height and width, and 1 where corners are aligned: where both leave a remainder."""
     aligned = math.prod(share(side, shrink) - side // shrink for side in size)
-    return tuple(at_least_one(side // shrink + aligned) for side in size), aligned
+    return tuple(at_least(side // shrink + aligned, 1) for side in size), aligned
 
 
 def resize_aligned(x: Tensor, size: tuple[int, int], aligned: int) -> Tensor:
@@ -112,7 +112,7 @@ def resize_aligned(x: Tensor, size: tuple[int, int], aligned: int) -> Tensor:
 def _bilinear_weights(x: Tensor, old: int, new: int, aligned: int) -> Tensor:
     """Return the weights (new, old) of a line's pixels in each pixel of the resized line."""
     number = torch.arange(new, dtype=x.dtype, device=x.device)
-    by_corners = number * (old - 1) / at_least_one(new - 1)
+    by_corners = number * (old - 1) / at_least(new - 1, 1)
     by_centres = ((number + 0.5) * old / new - 0.5).clamp(min=0)
     places = (aligned * by_corners + (1 - aligned) * by_centres).clamp(max=old - 1)
     return (1 - (places[:, None] - torch.arange(old, dtype=x.dtype, device=x.device)).abs()).clamp(min=0)

@@ -39,7 +39,9 @@ class Deployed(nn.Module):
 
 def export_program(network: nn.Module) -> torch.export.ExportedProgram:
     """Return the network's graph for any batch, height and width."""
-    dynamic = torch.export.Dim.DYNAMIC
+    batch = side = torch.export.Dim.DYNAMIC
+    if callable(side):  # not in torch 2.6
+        side = side(min=network.min_size)
     more = {}
     # New in torch 2.8. Sizes of maps inside are compared at run time, not proven beforehand.
     if "prefer_deferred_runtime_asserts_over_guards" in inspect.signature(torch.export.export).parameters:
@@ -48,7 +50,7 @@ def export_program(network: nn.Module) -> torch.export.ExportedProgram:
         return torch.export.export(
             Deployed(network).eval(),
             (example(network, 2, _EVEN),),
-            dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+            dynamic_shapes=({0: batch, 2: side, 3: side},),
             strict=False,
             **more,
         )
@@ -100,6 +102,7 @@ def write_torch_export(network: nn.Module, path: Path) -> None:
     """Write the network's graph as PyTorch's own file."""
     program = export_program(network)
     _rewrite_ceil(program.graph_module.graph)
+    _drop_inequalities(program.graph_module.graph)
     with _quiet(), path.open("wb") as file:
         torch.export.save(program, file, extra_files={f"{KEY}.json": to_text(network)})
 
@@ -116,6 +119,19 @@ def _rewrite_ceil(graph: torch.fx.Graph) -> None:
         graph.erase_node(node)
         if not quotient.users:
             graph.erase_node(quotient)
+    graph.owning_module.recompile()
+
+
+def _drop_inequalities(graph: torch.fx.Graph) -> None:
+    """Leave out that certain sizes must not be 1.
+
+    Tracing notes it wherever PyTorch has a shortcut for 1, which gives the same as the way traced; the
+    check runs the file on batches and maps of 1.
+    """
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten._assert_scalar.default):
+        if str(node.args[1]).startswith("Runtime assertion failed for expression Ne("):
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
     graph.owning_module.recompile()
 
 
