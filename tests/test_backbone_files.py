@@ -1,4 +1,4 @@
-"""Files of backbones in the naming of OpenMMLab and of their authors fill the backbones here."""
+"""Files of backbones in the naming of timm, OpenMMLab and their authors fill the backbones here."""
 
 import pytest
 import timm
@@ -9,7 +9,7 @@ from timm.models.swin_transformer import checkpoint_filter_fn as timm_swin
 from nets import create_model
 from nets.backbones.catalogue import create_backbone
 from nets.backbones.normed import NormedBackbone
-from nets.backbones.pretrained import load_pretrained
+from nets.backbones.pretrained import load_pretrained, plain_name
 from nets.backbones.twins import Twins
 from nets.backbones.vit import ViT
 from nets.importers.openmmlab import load_openmmlab
@@ -160,3 +160,23 @@ def test_plain_transformers_of_openmmlab(options, tmp_path):
             *patterns,
         ]
     assert fills(one, renamed(randomize(one), patterns), two, tmp_path / "x.pth") == []
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "trained"),
+    [
+        ("fcn", {"version": "8s"}, 13 + 2),
+        ("fcn", {"version": "32s", "backbone": "vgg11_bn"}, 8 + 8 + 2),
+        ("segnet", {}, 26),
+        ("segnet", {"backbone": "vgg13", "batch_norm": False}, 10),
+    ],
+)
+def test_weights_of_imagenets_vgg_fit(family, options, trained):
+    with torch.device("meta"):
+        network = create_model(family, bands=3, num_classes=19, **options)
+        donor = timm.create_model(network.backbone.name).state_dict()
+    given = {plain_name(name): tensor.shape for name, tensor in donor.items()}
+    own = {plain_name(name): tensor.shape for name, tensor in network.backbone.state_dict().items()}
+    assert own.items() <= given.items()
+    assert sum(name.endswith("_weight") for name in own) == trained
+    assert family == "segnet" or own["pre_logits_fc1_weight"] == (4096, 512, 7, 7)

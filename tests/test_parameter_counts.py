@@ -4,8 +4,8 @@ Three bands and 150 classes. Sources: "published" is the paper's or the authors'
 is counted from MMSegmentation 1.2.2's own module, without auxiliary heads unless the variant has them,
 "authors" from the authors' own module; "smp" from segmentation_models.pytorch's own module, "huggingface"
 from transformers'; None where nobody states one: then the number follows from
-parts that are held against a reference elsewhere. `test_classics.py` counts FCN-8s, SegNet, ENet and
-RefineNet with their papers' numbers of classes.
+parts that are held against a reference elsewhere. FCN-8s, SegNet, ENet and RefineNet are counted with their
+papers' numbers of classes in the files of their names.
 """
 
 import pytest
