@@ -13,6 +13,8 @@ os.environ["PURESEG_CACHE"] = tempfile.mkdtemp()
 import pytest
 import torch
 
+from tests.tiny_dataset import write_dataset
+
 torch.set_num_threads(1)
 
 
@@ -32,3 +34,10 @@ def _fresh_torch():
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A ten-band, three-class set of 48-pixel tiles; the runs go to this folder too."""
+    monkeypatch.chdir(tmp_path)
+    return write_dataset(tmp_path / "data", bands=10, size=48, tiles=5)

@@ -8,8 +8,8 @@ from PIL import Image
 import compare
 import train
 from nets.errors import UserError
-from tests.test_train import COMMON
 from tests.tiny_dataset import write_dataset
+from tests.training_helpers import COMMON
 from utils.checkpoint import read_checkpoint, write_checkpoint
 from utils.evaluation.compare import find_runs, read_run
 from utils.program import run_program

@@ -6,8 +6,8 @@ import pytest
 
 import train
 from nets.errors import UserError
-from tests.test_train import COMMON, same
 from tests.tiny_dataset import write_dataset
+from tests.training_helpers import COMMON, same
 from utils.checkpoint import read_checkpoint
 from utils.options import plain_options, train_options
 from utils.program import run_program

@@ -13,8 +13,8 @@ import torch
 from nets.errors import UserError
 from tests import two_processes
 from tests.helpers import ROOT
-from tests.test_train import COMMON
 from tests.tiny_dataset import write_dataset
+from tests.training_helpers import COMMON
 from utils.checkpoint import read_checkpoint
 from utils.data.dataset import SegmentationDataset
 from utils.data.labels import Classes

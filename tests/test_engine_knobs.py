@@ -10,8 +10,8 @@ from nets import create_model
 from nets.errors import UserError
 from tests.helpers import randomize
 from tests.test_criterion import Toy, scene
-from tests.test_train import COMMON
 from tests.tiny_dataset import write_dataset
+from tests.training_helpers import COMMON
 from train import main
 from utils.checkpoint import read_checkpoint
 from utils.data.labels import IGNORE

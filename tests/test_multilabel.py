@@ -16,8 +16,8 @@ import predict_large
 import predict_small
 import Structure
 import train
-from tests.test_train import NETWORK, same
 from tests.tiny_dataset import write_dataset, write_raster
+from tests.training_helpers import NETWORK, same
 from tools import check_dataset, show_batch
 from utils.checkpoint import read_checkpoint
 from utils.data.labels import IGNORE, Classes

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from nets.errors import UserError
-from tests.test_train import COMMON
 from tests.tiny_dataset import write_dataset
+from tests.training_helpers import COMMON
 from train import main
 from utils.checkpoint import read_checkpoint
 from utils.training.criterion import Criterion

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import train
-from tests.test_train import COMMON, rows
 from tests.tiny_dataset import write_dataset
+from tests.training_helpers import COMMON, rows
 from utils.program import run_program
 from utils.training import trackers
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import train
-from tests.test_train import COMMON, rows, same
 from tests.tiny_dataset import write_dataset
+from tests.training_helpers import COMMON, rows, same
 from utils import files
 from utils.checkpoint import read_checkpoint
 from utils.program import run_program

@@ -8,8 +8,8 @@ import torch
 import train
 from nets.errors import UserError
 from tests.test_engine_knobs import network, trainer
-from tests.test_train import COMMON, rows
 from tests.tiny_dataset import write_dataset
+from tests.training_helpers import COMMON, rows
 from utils.checkpoint import read_checkpoint
 from utils.options import train_options
 from utils.program import run_program
