@@ -2,6 +2,7 @@
 
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ GRID = {"crs": "EPSG:32633", "transform": Affine(10.0, 0.0, 465180.0, 0.0, -10.0
 CLASSES = Classes(
     ("ice", "rock", "lake"), ((240, 240, 255), (90, 60, 40), (0, 90, 220)), {0: 0, 1: 1, 2: 2}, ()
 )
+WINDOWS = ("--WINDOW", "64", "--NUM_WORKERS", "2")
 
 
 class Bands(nn.Module):
@@ -80,3 +82,11 @@ def write_scene(path: Path, image: np.ndarray, **more: object) -> Path:
 def names(folder: Path) -> list[str]:
     """Return what is in a folder."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def read(path) -> np.ndarray:
+    """Return all bands of a raster, georeferenced or not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(path) as source:
+            return source.read()

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.seams import blended, borders, changes
+from tests.helpers import shared_data
+from tests.scene_helpers import Bands, large, read, use, write_scene
 from utils.inference.blending import axis_weights
 from utils.inference.windows import WindowGrid
 
@@ -58,3 +61,27 @@ def test_blending_leaves_no_seams(windows, blend):
     in_the_middle, _ = changes(blended(*scene, blend), grid, "none")
     seam, beside = changes(blended(*scene, "none"), grid, "none")
     assert seam > 2 * beside and in_the_middle < 0.7 * seam
+
+
+def test_no_seams_on_a_real_scene(tmp_path, monkeypatch):
+    """The change across window borders is that between other neighbours; side by side it is larger."""
+    scene = shared_data("scene-bluemarble") / "images" / "world.tif"
+    with rasterio.open(scene) as source:
+        image = source.read(window=((700, 1000), (2600, 3100)))
+    write_scene(tmp_path / "a.tif", image)
+    use(monkeypatch, Bands(15))  # the border is felt seven pixels inside
+
+    def mean_changes(*words) -> np.ndarray:
+        assert large(tmp_path / "a.tif", tmp_path / "out", *words, "--SCORES", "--NUM_WORKERS", "1") == 0
+        return np.abs(np.diff(read(tmp_path / "out/a_scores.tif"), axis=2)).mean((0, 1))
+
+    whole = mean_changes("--WINDOW", "500")  # how much of the change lies in the picture
+    ratios = {}
+    for blend, overlap in (("gaussian", 32), ("none", 0)):
+        words = ("--WINDOW", "128", "--OVERLAP", str(overlap / 128), "--BLEND", blend)
+        change = mean_changes(*words) / whole
+        edges = np.zeros(len(whole), bool)
+        for left in range(128 - overlap, 500 - 128, 128 - overlap):
+            edges[[left - 1, left + overlap // 2 - 1, left + overlap - 1]] = True
+        ratios[blend] = change[edges].mean() / change[~edges].mean()
+    assert ratios["gaussian"] < 1.05 < ratios["none"], ratios
