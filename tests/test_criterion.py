@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from nets.errors import UserError
+from tests.engine_helpers import Toy, scene
 from tests.tiny_dataset import write_dataset
-from utils.data.labels import IGNORE
 from utils.evaluation.evaluate import evaluate_network
 from utils.options import train_options
 from utils.training import opening, recipe, setup
@@ -16,38 +14,6 @@ from utils.training.criterion import Criterion, ExtraLosses, build_criterion
 from utils.training.engine import Trainer, train_one_epoch
 from utils.training.mask_loss import MaskCriterion
 from utils.training.recipe import Recipe, resolve
-
-
-class Toy(nn.Module):
-    """The smallest network that predicts masks: a 1x1 convolution per query, and the queries' classes."""
-
-    size_divisor, min_size, task = 32, 32, "multiclass"
-
-    def __init__(self, bands=1, num_classes=2, queries=3):
-        super().__init__()
-        self.bands, self.num_classes = bands, num_classes
-        self.blueprint = {"name": "fcn", "options": {}}
-        self.register_buffer("mean", torch.zeros(bands))
-        self.register_buffer("std", torch.ones(bands))
-        self.features = nn.Conv2d(bands, queries, 1)
-        self.classes = nn.Parameter(torch.randn(queries, num_classes + 1))
-
-    def forward(self, images):
-        normal = (images - self.mean[:, None, None]) / self.std[:, None, None]
-        masks = F.avg_pool2d(self.features(normal.nan_to_num()), 2)  # (B, Q, h, w)
-        classes = self.classes.expand(len(masks), -1, -1)
-        scores = torch.einsum("bqhw,bqk->bkhw", masks.sigmoid(), classes.softmax(2)[..., :-1])
-        logits = F.interpolate(scores, images.shape[-2:], mode="bilinear")
-        return {"logits": logits, "mask_logits": [masks, masks], "class_logits": [classes, classes]}
-
-
-def scene():
-    """One batch of images (2, 1, 40, 50) with a bright object, and ignored rows."""
-    mask = torch.zeros(2, 40, 50, dtype=torch.int16)
-    mask[0, 10:30, 8:30], mask[1, 20:, 12:40] = 1, 1
-    image = mask[:, None] * 4.0 - 2.0
-    mask[:, :2] = IGNORE
-    return {"image": image, "valid": mask > -9, "mask": mask, "name": ["a", "b"]}
 
 
 def test_a_toy_network_learns_two_classes():

@@ -8,187 +8,19 @@ from torch import nn
 
 from nets import create_model
 from nets.errors import UserError
-from tests.helpers import randomize
-from tests.test_criterion import Toy, scene
+from tests.engine_helpers import network, trainer
 from tests.tiny_dataset import write_dataset
 from tests.training_helpers import COMMON
 from train import main
 from utils.checkpoint import read_checkpoint
-from utils.data.labels import IGNORE
 from utils.options import train_options
-from utils.training.accumulate import Parts, is_mean_over_pixels
-from utils.training.criterion import Criterion
-from utils.training.engine import Trainer, train_one_epoch
+from utils.training.engine import train_one_epoch
 from utils.training.freeze import freeze
-from utils.training.mask_loss import MaskCriterion
 from utils.training.memory import advice_on_memory
 from utils.training.optimizer_names import find_optimizer
-from utils.training.optimizers import build_optimizer, fused
-from utils.training.precision import Precision, allow_tf32
-from utils.training.recipe import choose_accumulation, choose_recipe, resolve
-from utils.training.recompute import find_blocks, recompute_backbone
+from utils.training.optimizers import fused
+from utils.training.precision import allow_tf32
 from utils.training.setup import check_training_step
-
-CPU = torch.device("cpu")
-
-
-def network(family: str = "unet", backbone: str = "test_resnet", **options) -> nn.Module:
-    torch.manual_seed(0)
-    if family == "unet":
-        options["decoder_channels"] = (8,)
-    return randomize(create_model(family, bands=2, num_classes=3, backbone=backbone, **options)).double()
-
-
-def batch(images: int = 4, side: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images whose labels are very unequal."""
-    generator = torch.Generator().manual_seed(3)
-    pixels = torch.randn(images, 2, side, side, generator=generator, dtype=torch.float64)
-    masks = torch.randint(3, (images, side, side), generator=generator)
-    masks[0, 4:] = IGNORE
-    return pixels, masks
-
-
-def gradients(model: nn.Module, criterion, sizes: list[int], *, weighted: bool) -> tuple[list, float]:
-    """Return the gradients of a batch in parts of these sizes, and its loss."""
-    images, masks = batch()
-    parts = list(zip(images.split(sizes), masks.split(sizes), strict=True))
-    total = 0.0
-    model.zero_grad()
-    whole = Parts(model, criterion, parts, Precision(), weighted=weighted)
-    for part, labels in whole:
-        loss, main = whole.criterion(model(part), labels)
-        loss.backward()
-        total += main.item()
-    return [p.grad.clone() for p in model.parameters() if p.grad is not None], total
-
-
-WEIGHTS = [0.5, 2.0, 1.0]
-
-
-@pytest.mark.parametrize(("loss", "weighted"), [("ce", True), ("ce", False), ("focal", True)])
-def test_parts_of_a_batch_have_the_gradients_of_the_whole(loss, weighted):
-    model, criterion = network().eval(), Criterion(loss, WEIGHTS).double()
-    expected, total = gradients(model, criterion, [4], weighted=weighted)
-    for sizes in ([1, 3], [1, 1, 1, 1]):
-        own, own_total = gradients(model, criterion, sizes, weighted=weighted)
-        assert own_total == pytest.approx(total, rel=1e-6)
-        for one, other in zip(own, expected, strict=True):
-            assert (one - other).abs().max() < 1e-6 * other.abs().max() + 1e-12
-
-
-def test_parts_of_a_batch_have_the_gradients_of_a_loss_of_sets_of_masks():
-    model, one = Toy().double(), scene()
-    images, masks = one["image"].double(), one["mask"].long()
-
-    def step(size: int) -> tuple[list, float]:
-        torch.manual_seed(2)  # of the points
-        parts = list(zip(images.split(size), masks.split(size), strict=True))
-        whole = Parts(model, MaskCriterion(points=64), parts, Precision(), weighted=False)
-        model.zero_grad()
-        losses = []
-        for part, labels in whole:
-            loss, _ = whole.criterion(model(part), labels)
-            loss.backward()
-            losses.append(loss.item())
-        return [parameter.grad.clone() for parameter in model.parameters()], sum(losses)
-
-    (expected, loss), (own, own_loss) = step(2), step(1)
-    assert own_loss == pytest.approx(loss)
-    torch.testing.assert_close(own, expected)
-
-
-def test_parts_computed_twice_count_once_in_batch_norms_and_draw_the_same_dropout():
-    class OfSquares(nn.Module):
-        """A loss that is no mean over pixels."""
-
-        def forward(self, outputs, masks):
-            loss = outputs["logits"].square().mean().sqrt()
-            return loss, loss
-
-    model = network(dropout=0.5).train()
-    once, twice = copy.deepcopy(model), copy.deepcopy(model)
-    torch.manual_seed(5)
-    images, _ = batch()
-    outputs = torch.cat([once(part)["logits"] for part in images.split(2)])
-    outputs.square().mean().sqrt().backward()
-    torch.manual_seed(5)
-    gradients(twice, OfSquares(), [2, 2], weighted=False)
-    torch.testing.assert_close(dict(twice.named_buffers()), dict(once.named_buffers()))
-    for one, other in zip(once.parameters(), twice.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
-
-
-def test_which_losses_are_means_over_pixels():
-    def settings(*words):
-        options = train_options(list(words))
-        return resolve(options, choose_recipe(options), 10)[0]
-
-    assert is_mean_over_pixels(settings()) and is_mean_over_pixels(settings("--LOSS_TYPE", "focal"))
-    assert not is_mean_over_pixels(settings("--MODEL_TYPE", "mask2former"))
-    assert settings("--CLIP_GRAD", "0.5").clip_grad == 0.5
-
-
-@pytest.mark.parametrize(
-    ("family", "backbone"), [("unet", "test_resnet"), ("segformer", "b0"), ("unet", "convnext_atto")]
-)
-def test_recomputed_blocks_have_the_same_gradients_and_statistics(family, backbone):
-    kept = network(family, backbone).train()
-    again = copy.deepcopy(kept)
-    assert recompute_backbone(again) >= 2
-
-    def step(model: nn.Module) -> tuple[int, torch.Tensor]:
-        sizes = []
-
-        def note(tensor):
-            sizes.append(tensor.numel())
-            return tensor
-
-        torch.manual_seed(7)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = model(batch(2, 64)[0])["logits"].square().mean()
-        loss.backward()
-        return sum(sizes), loss.detach()
-
-    (memory, loss), (less, same_loss) = step(kept), step(again)
-    assert less < 0.8 * memory and torch.equal(loss, same_loss)
-    torch.testing.assert_close(dict(again.named_buffers()), dict(kept.named_buffers()))
-    for one, other in zip(kept.parameters(), again.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
-    assert again.state_dict().keys() == kept.state_dict().keys()
-
-
-def test_recomputed_blocks_can_be_compiled():
-    kept = network().train()
-    again = copy.deepcopy(kept)
-    recompute_backbone(again)
-    again.compile(backend="eager")  # the tracing, without the compiler
-    for model in (kept, again):
-        model(batch(2, 64)[0])["logits"].square().mean().backward()
-    for one, other in zip(kept.parameters(), again.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
-
-
-def test_a_backbone_without_blocks_is_named():
-    with pytest.raises(UserError, match="--GRAD_CHECKPOINT is given; this backbone has no blocks"):
-        recompute_backbone(network(backbone="vgg11"))
-    assert not find_blocks(nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()))
-
-
-def trainer(model: nn.Module, iterations: int = 3, **more) -> Trainer:
-    images, masks = batch(2)
-    one = {"image": images.float(), "valid": torch.ones_like(masks, dtype=torch.bool), "mask": masks}
-    options = train_options(["--OPTIMIZER_TYPE", "sgd", "--INIT_LR", "0.1"])
-    settings, _ = resolve(options, choose_recipe(options), iterations)
-    optimizer = build_optimizer(model, settings)
-    return Trainer(
-        model=model,
-        batches=iter([one] * 20),
-        criterion=Criterion("ce"),
-        optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
-        device=CPU,
-        **more,
-    )
 
 
 def test_frozen_parts_stay_and_their_batch_norms_keep_their_statistics():
@@ -272,31 +104,6 @@ def test_too_little_memory_is_one_line(monkeypatch):
         advice_on_memory(options, (512, 384), torch.device("cuda", 1), 3),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory.")
-
-
-@pytest.mark.parametrize(
-    ("words", "batches", "lr", "reason"),
-    [
-        (["--BATCH_SIZE", "4"], 4, 0.01, "paper recipe"),
-        (["--BATCH_SIZE", "16"], 1, 0.01, "paper recipe"),
-        (["--BATCH_SIZE", "6"], 1, 0.00375, "paper recipe: 0.01 at batch 16, scaled to 6"),
-        (["--BATCH_SIZE", "32"], 1, 0.02, "paper recipe: 0.01 at batch 16, scaled to 32"),
-        (["--SCALE_LR", "on"], 1, 0.0025, "paper recipe: 0.01 at batch 16, scaled to 4"),
-        (["--SCALE_LR", "on", "--ACCUMULATE", "2"], 2, 0.005, "paper recipe: 0.01 at batch 16, scaled to 8"),
-        (
-            ["--SCALE_LR", "off"],
-            1,
-            0.01,
-            "paper recipe: for batch 16, not scaled to 4 (--SCALE_LR off)",
-        ),
-    ],
-)
-def test_a_recipe_knows_its_batch(words, batches, lr, reason):
-    options = train_options(["--MODEL_TYPE", "pspnet", "--RECIPE", "paper", *words])
-    recipe = choose_recipe(options)
-    settings, decisions = resolve(options, recipe, 1000)
-    assert choose_accumulation(options, recipe)[0] == batches and settings.lr == pytest.approx(lr)
-    assert {name: why for name, _, why in decisions}["lr"] == reason
 
 
 def run(folder, *words: str) -> dict:

@@ -8,7 +8,7 @@ import torch
 from benchmarks.learning_check import SMALLEST, table
 from benchmarks.output_ceiling import ceiling, output_grid
 from nets import list_models
-from tests.test_criterion import Toy
+from tests.engine_helpers import Toy
 from utils.options import train_options
 from utils.training.setup import build_network
 

@@ -7,7 +7,7 @@ import torch
 
 import train
 from nets.errors import UserError
-from tests.test_engine_knobs import network, trainer
+from tests.engine_helpers import network, trainer
 from tests.tiny_dataset import write_dataset
 from tests.training_helpers import COMMON, rows
 from utils.checkpoint import read_checkpoint
