@@ -17,6 +17,8 @@ from utils.data.transforms import Augmentation
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+# Parameters without a gradient: (family, part of the name) -> reason.
+NO_GRADIENT = {("emanet", "decoder.middle."): "no gradient passes the expectation maximisation"}
 
 
 def shared_data(*parts: str) -> Path:
@@ -138,3 +140,8 @@ def unnormalised(network):
     network.mean.zero_()
     network.std.fill_(1.0)
     return network
+
+
+def tensors(outputs: dict) -> list[torch.Tensor]:
+    """Return all that a network gives, in one list."""
+    return [part for value in outputs.values() for part in (value if isinstance(value, list) else [value])]

@@ -9,7 +9,7 @@ import torch
 
 from nets import create_model, list_models
 from nets.registry import get_builder, get_recipe
-from tests.helpers import ROOT
+from tests.helpers import NO_GRADIENT, ROOT, tensors
 from utils.checkpoint import network_state, write_checkpoint
 
 # The smallest variant of each family.
@@ -95,8 +95,6 @@ SMALLEST = {
     "upernet": {"backbone": "resnet18"},
     "vit_adapter": {"backbone": "t", "channels": 32},
 }
-# Parameters without a gradient: (family, part of the name) -> reason.
-NO_GRADIENT = {("emanet", "decoder.middle."): "no gradient passes the expectation maximisation"}
 # Where papers stand; few have no preprint.
 PAPER = r"https://(arxiv\.org/abs|openaccess\.thecvf\.com|hszhao\.github\.io/papers|ieeexplore\.ieee\.org)/"
 FAMILIES = list_models()
@@ -104,10 +102,6 @@ FAMILIES = list_models()
 
 def build(family: str, *, bands: int = 3, num_classes: int = 4):
     return create_model(family, bands=bands, num_classes=num_classes, **SMALLEST[family])
-
-
-def tensors(outputs: dict) -> list[torch.Tensor]:
-    return [part for value in outputs.values() for part in (value if isinstance(value, list) else [value])]
 
 
 def test_every_family_is_tested():
