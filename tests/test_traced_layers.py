@@ -11,13 +11,14 @@ from torch import nn
 from nets.backbones.semask import SemanticLayer
 from nets.backbones.swin import pad_before_shift, shift_mask
 from nets.layers import margins, windows
-from nets.layers.grid import grid_mean
+from nets.layers.grid import grid_mean, window_mean
 from nets.layers.margins import crop, pad
 from nets.layers.resize import resize
 from nets.models.dmnet import filter_each
 from nets.models.psanet import resize_aligned, shrunk_size
 from nets.segmentation_model import MaskNetwork
 from tests.helpers import randomize
+from utils.deployment.formats import trace
 
 
 class Layer(nn.Module):
@@ -79,6 +80,8 @@ LAYERS = {
     ),
     "grid": lambda x: grid_mean(x, 3),
     "filter": lambda x: filter_each(x, grid_mean(x, 5)),
+    "large windows": lambda x: window_mean(x, 49, (16, 20)),
+    "small windows": lambda x: window_mean(x, 5, (2, 3)),
     "halve": _halve_and_back,
 }
 
@@ -88,10 +91,7 @@ LAYERS = {
 def test_layers_trace_for_every_size(name, way):
     layer, x = Layer(LAYERS[name]), torch.randn(2, 3, 8, 12, dtype=torch.float64)
     if way == "export":
-        dynamic = torch.export.Dim.DYNAMIC
-        shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
-        more = {"prefer_deferred_runtime_asserts_over_guards": True}
-        traced = torch.export.export(layer, (x,), dynamic_shapes=shapes, strict=False, **more).module()
+        traced = trace(layer, x, 5).module()
     else:
         with pytest.warns():  # PyTorch no longer develops it
             traced = torch.jit.trace(layer, (x[..., 1:, 1:],), check_trace=False)

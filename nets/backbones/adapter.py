@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nets.layers.conv import ConvNormAct
 from nets.layers.deformable_attention import DeformableAttention
 from nets.layers.init import init_weights
+from nets.layers.token_map import token_map
 
 Sizes = Sequence[tuple[int, int]]
 # Strides of the maps that the interactions work on; the finest one of the prior stays outside.
@@ -149,4 +150,4 @@ def to_tokens(x: Tensor) -> Tensor:
 def to_maps(tokens: Tensor, sizes: Sizes) -> list[Tensor]:
     """Map the tokens (B, N, C) of maps with the given (h, w) to these maps (B, C, h, w)."""
     parts = tokens.split([height * width for height, width in sizes], dim=1)
-    return [part.transpose(1, 2).unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
+    return [token_map(part, size) for part, size in zip(parts, sizes, strict=True)]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nets.backbones.catalogue import find_backbone
 from nets.errors import UserError
+from nets.layers.token_map import token_map
 from nets.registry import nearest, plain
 
 # Short names -> timm's.
@@ -101,7 +102,7 @@ class TokenChain(nn.Module):
         tokens, rotation, grid = self.embed(x)
         for block in self.blocks:
             tokens = self.run(block, tokens, rotation)
-        return [self.body.norm(tokens)[:, self.prefix :].transpose(1, 2).unflatten(2, grid)]
+        return [token_map(self.body.norm(tokens)[:, self.prefix :], grid)]
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
         """Map (B, C, H, W), sides multiples of the patch, to tokens (B, N, D), their rotation, their grid."""

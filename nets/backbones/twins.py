@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nets.backbones.staged import check_stages
 from nets.backbones.timm_backbone import create_features, pad_to_multiple
 from nets.layers.margins import is_tracing, pad, share
+from nets.layers.token_map import token_map
 
 
 class MaskedWindowAttention(LocallyGroupedAttn):
@@ -119,6 +120,6 @@ class Twins(nn.Module):
                     tokens = network.pos_block[i](tokens, size)
             if self.norms is not None:
                 tokens = self.norms[i](tokens)
-            x = tokens.transpose(1, 2).unflatten(2, size)  # (B, D, h, w)
+            x = token_map(tokens, size)  # (B, D, h, w)
             features.append(x.contiguous())
         return features[-self.count :]

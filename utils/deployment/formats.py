@@ -39,21 +39,29 @@ class Deployed(nn.Module):
 
 def export_program(network: nn.Module) -> torch.export.ExportedProgram:
     """Return the network's graph for any batch, height and width."""
+    return trace(Deployed(network).eval(), example(network, 2, _EVEN), network.min_size)
+
+
+def trace(module: nn.Module, images: Tensor, least: int) -> torch.export.ExportedProgram:
+    """Return a module's graph for any batch, and any height and width.
+
+    Args:
+        module: maps images (B, C, H, W).
+        images: an example, whose sizes are nothing special.
+        least: smallest height and width.
+    """
     batch = side = torch.export.Dim.DYNAMIC
     if callable(side):  # not in torch 2.6
-        side = side(min=network.min_size)
+        side = side(min=least)
     more = {}
     # New in torch 2.8. Sizes of maps inside are compared at run time, not proven beforehand.
     if "prefer_deferred_runtime_asserts_over_guards" in inspect.signature(torch.export.export).parameters:
         more["prefer_deferred_runtime_asserts_over_guards"] = True
+    shapes = ({0: batch, 2: side, 3: side},)
     with torch.no_grad(), _quiet(), _any_size():
-        return torch.export.export(
-            Deployed(network).eval(),
-            (example(network, 2, _EVEN),),
-            dynamic_shapes=({0: batch, 2: side, 3: side},),
-            strict=False,
-            **more,
-        )
+        program = torch.export.export(module, (images,), dynamic_shapes=shapes, strict=False, **more)
+    _drop_inequalities(program.graph_module.graph)
+    return program
 
 
 def _any_size() -> AbstractContextManager:
@@ -102,7 +110,6 @@ def write_torch_export(network: nn.Module, path: Path) -> None:
     """Write the network's graph as PyTorch's own file."""
     program = export_program(network)
     _rewrite_ceil(program.graph_module.graph)
-    _drop_inequalities(program.graph_module.graph)
     with _quiet(), path.open("wb") as file:
         torch.export.save(program, file, extra_files={f"{KEY}.json": to_text(network)})
 
