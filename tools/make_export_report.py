@@ -59,6 +59,10 @@ other programs. Normalisation and probabilities are inside.
 - **Limits of the formats.** An ONNX file holds at most 2 GiB of weights; larger networks need `torch_export`.
   A `.pt2` keeps the CPU as its device (`torch.export.passes.move_to_device_pass` changes that). TorchScript
   keeps the CPU for good, and what was true of the traced image alone; PyTorch no longer develops it.
+- **Networks that unpool.** SegNet and ENet put values where a maximum was found. Where two candidates agree
+  up to rounding, ONNX Runtime may find the other one, and pixels around it differ. So for these two the check
+  counts the pixels with another class alone. `torch_export` and `torchscript` run PyTorch's own operators and
+  do not differ.
 
 ## Measured
 
