@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 # Before torch is imported, here and in programs that tests start: xdist already uses every core.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -13,7 +14,10 @@ os.environ["PURESEG_CACHE"] = tempfile.mkdtemp()
 import pytest
 import torch
 
-from tests.tiny_dataset import write_dataset
+# A failing assert of theirs shows its values too.
+pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__).parent.glob("*helpers.py")))
+
+from tests.tiny_dataset import write_dataset  # noqa: E402
 
 torch.set_num_threads(1)
 
