@@ -41,7 +41,6 @@ class SegmentationNetwork(nn.Module):
         tasks: what a network of this kind can be built for.
         size_divisor, min_size: image sides the caller must pad to (a multiple of, at least).
         blueprint: how `create_model` built the network.
-        unpools: whether values go where maxima were found, which two maxima equal up to rounding change.
         decided: options that the builder chose where "auto" left them open.
     """
 
@@ -49,7 +48,6 @@ class SegmentationNetwork(nn.Module):
     min_size = 32
     task = "multiclass"
     tasks: tuple[str, ...] = ("multiclass", "multilabel")
-    unpools = False
     blueprint: dict
 
     def __init__(self, bands: int, num_classes: int):

@@ -159,15 +159,6 @@ def test_what_is_small():
     assert not Difference((1, 2, 3), 0.0, float("nan"), 0.0).small
 
 
-def test_of_a_network_that_unpools_the_pixels_count():
-    for family in ("enet", "segnet"):
-        assert create_model(family, bands=3, num_classes=2).unpools
-    assert not create_model("unet", bands=3, num_classes=2, backbone="test_resnet").unpools
-    assert Difference((1, 2, 3), 0.0, 0.1, MOST, unpools=True).small
-    assert not Difference((1, 2, 3), 0.0, 0.0, 1.1 * MOST, unpools=True).small
-    assert not Difference((1, 2, 3), 0.0, float("nan"), 0.0, unpools=True).small
-
-
 def test_an_image_file(folder, tmp_path):
     network = load_network(folder / "best.pth")
     image = np.random.default_rng(0).integers(0, 255, (40, 200, 4)).astype(np.uint8)

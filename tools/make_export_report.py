@@ -60,9 +60,9 @@ other programs. Normalisation and probabilities are inside.
   A `.pt2` keeps the CPU as its device (`torch.export.passes.move_to_device_pass` changes that). TorchScript
   keeps the CPU for good, and what was true of the traced image alone; PyTorch no longer develops it.
 - **Networks that unpool.** SegNet and ENet put values where a maximum was found. Where two candidates agree
-  up to rounding, ONNX Runtime may find the other one, and pixels around it differ. So for these two the check
-  counts the pixels with another class alone. `torch_export` and `torchscript` run PyTorch's own operators and
-  do not differ.
+  up to rounding, ONNX Runtime may find the other one, and pixels around it differ: whether the check lets
+  such a file pass is then a matter of the image. `torch_export` and `torchscript` run PyTorch's own operators
+  and do not differ.
 
 ## Measured
 

@@ -219,9 +219,7 @@ def enet(
     """
     encoder = ENetEncoder(bands=bands, early_dropout=early_dropout, dropout=dropout)
     decoder = ENetDecoder(encoder.channels, num_classes, dropout=dropout)
-    network = ScoringModel(encoder, decoder, bands=bands, num_classes=num_classes)
-    network.unpools = True
-    return network
+    return ScoringModel(encoder, decoder, bands=bands, num_classes=num_classes)
 
 
 RECIPE = {

@@ -83,7 +83,7 @@ def segnet(
         dropout: rate of the channel dropout before the classifier.
     """
     encoder = create_backbone(f"{backbone}_bn" if batch_norm else backbone, bands=bands)
-    network = SegmentationModel(
+    return SegmentationModel(
         encoder,
         SegNetDecoder(encoder.channels[:-1], DEPTHS[backbone], norm=batch_norm),
         bands=bands,
@@ -91,8 +91,6 @@ def segnet(
         dropout=dropout,
         classifier_kernel=3,
     )
-    network.unpools = True
-    return network
 
 
 RECIPE = {

@@ -35,20 +35,17 @@ class Difference:
         logit: largest difference of a log-probability, as a share of the largest logit. Log-probabilities
             are the logits but for a constant per pixel; of several labels the logits are compared.
         pixels: share of pixels with another best class, or of several labels of other decisions.
-        unpools: whether the network unpools: where two candidates for a maximum agree up to rounding, another
-            engine may put a value in the other's place, and only `pixels` says whether the file is right.
     """
 
     shape: tuple[int, int, int]
     probability: float
     logit: float
     pixels: float
-    unpools: bool = False
 
     @property
     def small(self) -> bool:
         """Whether both are the same for every purpose; NaN is not."""
-        return self.logit <= (1.0 if self.unpools else MOST) and self.pixels <= MOST
+        return self.logit <= MOST and self.pixels <= MOST
 
     def __str__(self) -> str:
         batch, height, width = self.shape
@@ -78,7 +75,6 @@ def compare(network: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor)
         probability=(found - expected).abs().max().item(),
         logit=(logs[0] - logs[1]).abs().max().item() / max(largest, torch.finfo(torch.float32).tiny),
         pixels=(decide(found, network.task) != decide(expected, network.task)).float().mean().item(),
-        unpools=network.unpools,
     )
 
 
