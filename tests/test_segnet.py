@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nets.layers.unpool import max_unpool
+from nets.layers.unpool import MaxUnpool, find_maxima
 from nets.models.segnet import SegNetDecoder
 from tests.meta_networks import build, count, shapes
 
@@ -13,7 +13,7 @@ from tests.meta_networks import build, count, shapes
 def test_unpooling_puts_values_back():
     before = torch.randn(2, 3, 5, 7)
     pooled, indices = F.max_pool2d(before, 2, return_indices=True)
-    back = max_unpool(pooled, before)
+    back = MaxUnpool()(pooled, before)
     assert torch.equal(back, F.max_unpool2d(pooled, indices, 2, output_size=before.shape[-2:]))
     kept = back != 0
     assert torch.equal(back[kept], before[kept]) and kept.sum() == pooled.numel()
@@ -25,11 +25,10 @@ def test_unpooling_is_deterministic_and_passes_gradients():
     weight = torch.randn(1, 2, 4, 4)
     torch.use_deterministic_algorithms(True)
     try:
-        (max_unpool(values, before) * weight).sum().backward()
+        (MaxUnpool()(values, before) * weight).sum().backward()
     finally:
         torch.use_deterministic_algorithms(False)
-    _, indices = F.max_pool2d(before, 2, return_indices=True)
-    assert torch.equal(values.grad.flatten(2), weight.flatten(2).gather(2, indices.flatten(2)))
+    assert torch.equal(values.grad.flatten(2), weight.flatten(2).gather(2, find_maxima(before).flatten(2)))
 
 
 def test_segnet_mirrors_vgg16():
@@ -60,4 +59,4 @@ def test_segnet_decoder_uses_the_encoders_maxima():
     decoder.stages[0].register_forward_pre_hook(lambda _module, inputs: unpooled.append(inputs[0]))
     deepest = F.max_pool2d(before[1], 2)
     assert decoder([*before, deepest]).shape == (1, 4, 9, 12)
-    assert torch.equal(unpooled[0], max_unpool(deepest, before[1]))
+    assert torch.equal(unpooled[0], MaxUnpool()(deepest, before[1]))

@@ -59,10 +59,12 @@ other programs. Normalisation and probabilities are inside.
 - **Limits of the formats.** An ONNX file holds at most 2 GiB of weights; larger networks need `torch_export`.
   A `.pt2` keeps the CPU as its device (`torch.export.passes.move_to_device_pass` changes that). TorchScript
   keeps the CPU for good, and what was true of the traced image alone; PyTorch no longer develops it.
-- **Networks that unpool.** SegNet and ENet put values where a maximum was found. Where two candidates agree
-  up to rounding, ONNX Runtime may find the other one, and pixels around it differ: whether the check lets
-  such a file pass is then a matter of the image. `torch_export` and `torchscript` run PyTorch's own operators
-  and do not differ.
+- **Networks that unpool.** SegNet and ENet put values where a maximum was found. Where two candidates are
+  equal but for the last bit, ONNX Runtime, which sums in another order, may find the other one, and single
+  pixels around it differ; no file can rule that out. The check then runs the network once more with the
+  file's maxima in these places alone: all else has to agree as with any network, and the check says how many
+  maxima tie and how large the difference is with the network's own.
+  `torch_export` and `torchscript` run PyTorch's own operators and find the same maxima.
 
 ## Measured
 
@@ -115,7 +117,7 @@ def measure(family: str, words: list[str], name: str) -> dict:
     """Return the row of a network in a format."""
     chosen, start = FORMATS[name], time.process_time()
     row = {"family": family, "variant": variant(words), "format": name, "reason": ""}
-    numbers = {"probability": "", "logit": "", "pixels": ""}
+    numbers = {"probability": "", "logit": "", "pixels": "", "ties": "", "with_ties": ""}
     with tempfile.TemporaryDirectory() as folder:
         try:
             found = export(build(family, words), chosen, Path(folder) / f"network{chosen.ending}")
@@ -136,7 +138,7 @@ def page(rows: list[dict]) -> str:
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         cells.setdefault((row["family"], row["variant"]), {})[row["format"]] = (
-            f"**no** [{row['family']}]" if row["reason"] else row["logit"]
+            f"**no** [{row['family']}]" if row["reason"] else row["logit"] + _ties(row)
         )
     lines = [
         f"| {family} | {kind} | {' | '.join(own.get(name, 'not measured') for name in FORMATS)} |"
@@ -165,6 +167,11 @@ def page(rows: list[dict]) -> str:
         if row["reason"]
     ]
     return text + (REASONS.format(reasons="\n".join(reasons)) if reasons else "")
+
+
+def _ties(row: dict) -> str:
+    many = row["ties"] not in ("", "0")
+    return f" ({row['ties']} ties, else {row['with_ties']})" if many else ""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from nets.layers.conv import norm_prelu
 from nets.layers.init import init_classifier, init_weights
 from nets.layers.margins import pad
-from nets.layers.unpool import max_unpool
+from nets.layers.unpool import MaxUnpool
 from nets.registry import register_model
 from nets.segmentation_model import ScoringModel
 
@@ -131,6 +131,7 @@ class Upsampling(nn.Module):
         self.project = nn.Sequential(
             nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels, eps=EPS)
         )
+        self.unpool = MaxUnpool()
         self.act = nn.PReLU(channels)
 
     def forward(self, x: Tensor, pooled: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ class Upsampling(nn.Module):
         branch = self.branch(x)
         # An odd size was rounded down on the way down: the last row or column is repeated.
         branch = pad(branch, pooled.shape[-2:], replicate=True)
-        return self.act(max_unpool(self.project(x), pooled) + branch)
+        return self.act(self.unpool(self.project(x), pooled) + branch)
 
 
 class ENetEncoder(nn.Module):

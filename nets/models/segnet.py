@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nets.backbones.catalogue import create_backbone
 from nets.layers.conv import ConvNormAct
-from nets.layers.unpool import max_unpool
+from nets.layers.unpool import MaxUnpool
 from nets.registry import register_model
 from nets.segmentation_model import SegmentationModel
 
@@ -54,13 +54,14 @@ class SegNetDecoder(nn.Module):
             self.stages.append(
                 nn.Sequential(*(ConvNormAct(a, b, norm=norm) for a, b in zip(before, widths, strict=False)))
             )
+        self.unpool = MaxUnpool()
         self.out_channels = channels[0]
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's (B, C_i, H / 2^i, W / 2^i) and its last pooled map to (B, C_0, H, W)."""
         *pooled, x = features
         for stage, before in zip(self.stages, reversed(pooled), strict=True):
-            x = stage(max_unpool(x, before))
+            x = stage(self.unpool(x, before))
         return x
 
 

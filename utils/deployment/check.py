@@ -1,7 +1,7 @@
 """Whether an exported file gives what its network gives."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from utils.data.band_choice import TrainedBands
 from utils.data.raster import Window, raster_info, read_image
+from utils.deployment.ties import FindMaxima, tied_as_in_file
 from utils.inference.decisions import decide
 from utils.inference.padding import pad_to_rules
 from utils.inference.windows import to_images
@@ -35,12 +36,16 @@ class Difference:
         logit: largest difference of a log-probability, as a share of the largest logit. Log-probabilities
             are the logits but for a constant per pixel; of several labels the logits are compared.
         pixels: share of pixels with another best class, or of several labels of other decisions.
+        ties: maxima that tie up to rounding and were taken where the file finds them (see `ties`).
+        with_ties: `logit` with the network's own maxima.
     """
 
     shape: tuple[int, int, int]
     probability: float
     logit: float
     pixels: float
+    ties: int = 0
+    with_ties: float = 0.0
 
     @property
     def small(self) -> bool:
@@ -49,10 +54,14 @@ class Difference:
 
     def __str__(self) -> str:
         batch, height, width = self.shape
+        ties = (
+            f"; {self.ties} of its maxima tie up to rounding and were taken where the file finds them: else "
+            f"{self.with_ties:.1e} of the largest logit"
+        )
         return (
             f"{batch} x {height} x {width} pixels: largest difference {self.probability:.1e} of a "
             f"probability, {self.logit:.1e} of the largest logit; {100 * self.pixels:.3g} % of the pixels "
-            "in another class"
+            f"in another class{ties if self.ties else ''}"
         )
 
 
@@ -78,6 +87,18 @@ def compare(network: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor)
     )
 
 
+def _compare_with_ties(
+    network: nn.Module,
+    run: Callable[[Tensor], Tensor],
+    images: Tensor,
+    maxima: FindMaxima,
+    own: Difference,
+) -> Difference:
+    with tied_as_in_file(network, maxima(images)) as ties:
+        again = compare(network, run, images)
+    return replace(again, ties=ties.count, with_ties=own.logit) if again.small else own
+
+
 def _logs(probabilities: Tensor, task: str) -> Tensor:
     if task == "multilabel":
         return probabilities.logit(_LEAST_SIGMOID)
@@ -85,7 +106,10 @@ def _logs(probabilities: Tensor, task: str) -> Tensor:
 
 
 def check(
-    network: nn.Module, run: Callable[[Tensor], Tensor], image: str | Path | None = None
+    network: nn.Module,
+    run: Callable[[Tensor], Tensor],
+    image: str | Path | None = None,
+    maxima: FindMaxima | None = None,
 ) -> Iterator[Difference]:
     """Yield the differences on images of the sizes of `check_sizes`.
 
@@ -93,6 +117,7 @@ def check(
         network: in eval mode, on the CPU, with `about`.
         run: images -> probabilities.
         image: file to take them from; None makes them from the band statistics.
+        maxima: images -> the file's own maxima, where it may find others.
 
     Raises:
         ExportError: a difference is too large, or the file cannot take the size.
@@ -101,6 +126,8 @@ def check(
         images = example(network, batch, size) if image is None else cut_out(network, image, batch, size)
         try:
             difference = compare(network, run, images)
+            if not difference.small and maxima is not None:
+                difference = _compare_with_ties(network, run, images, maxima, difference)
         except ExportError as error:
             raise ExportError(f"{_said(images)}: {error}") from error
         except Exception as error:  # each of the three runtimes has its own kinds

@@ -8,6 +8,7 @@ from torch import nn
 from nets.errors import UserError
 from utils.deployment.check import Difference, ExportError, check
 from utils.deployment.formats import Format
+from utils.deployment.ties import unpools
 from utils.files import replacing
 
 
@@ -58,7 +59,8 @@ def export(
             raise
         except Exception as error:  # tracing has a dozen kinds, and their first line says what happened
             raise ExportError(f"the network cannot be traced: {_first_lines(error)}") from error
-        for difference in check(network, chosen.run(part), image):
+        maxima = chosen.maxima(part) if chosen.maxima and unpools(network) else None
+        for difference in check(network, chosen.run(part), image, maxima):
             differences.append(difference)
             if tell:
                 tell(difference)

@@ -17,6 +17,7 @@ from torch.fx.experimental import _config
 from nets.errors import UserError
 from utils.deployment.check import example
 from utils.deployment.metadata import KEY, to_text
+from utils.deployment.ties import FindMaxima, onnx_maxima
 
 ONNX_LIMIT = 2**31  # bytes of a protobuf message
 # TorchScript keeps what is true of the traced size alone: odd on every level, it is hardly a special one.
@@ -177,16 +178,18 @@ class Format(NamedTuple):
         ending: of its files.
         write: (network, path).
         run: path -> images -> probabilities.
+        maxima: path -> images -> the maxima that the file finds, where it may find others than the network.
     """
 
     title: str
     ending: str
     write: Callable[[nn.Module, Path], None]
     run: Callable[[Path], Run]
+    maxima: Callable[[Path], FindMaxima] | None = None
 
 
 FORMATS = {
-    "onnx": Format("ONNX", ".onnx", write_onnx, run_onnx),
+    "onnx": Format("ONNX", ".onnx", write_onnx, run_onnx, onnx_maxima),
     "torch_export": Format("torch.export", ".pt2", write_torch_export, run_torch_export),
     "torchscript": Format("TorchScript", ".torchscript", write_torchscript, run_torchscript),
 }
