@@ -18,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils.deployment.export import export, output_path
     from utils.deployment.formats import FORMATS
     from utils.deployment.metadata import size_rule
+    from utils.deployment.real_image import known_image
 
     chosen = FORMATS[options.FORMAT]
     output = output_path(options.OUTPUT, options.WEIGHTS, chosen)
@@ -25,8 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     print(f"format:  {chosen.title}")
     print(f"images:  float32, {network.bands} bands as in the file, NaN where invalid; batches of any length")
     print(f"size:    {size_rule(network.min_size, network.size_divisor)}")
+    image = options.IMAGE or known_image(network)
+    print(f"check:   on {image or 'images made from the band statistics; --IMAGE names a real one'}")
     try:
-        export(network, chosen, output, options.IMAGE, lambda difference: print(f"check:   {difference}"))
+        export(network, chosen, output, image, lambda difference: print(f"check:   {difference}"))
     except ExportError as error:
         print(f"export.py: no {chosen.title} file was written: {error}", file=sys.stderr)
         return 1

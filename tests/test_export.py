@@ -1,6 +1,7 @@
 """export.py: files that give what the network gives, say what they are, and replace a checkpoint."""
 
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -19,7 +20,8 @@ from tests.helpers import randomize
 from utils.checkpoint import network_state, write_checkpoint
 from utils.data.labels import Classes, default_colors
 from utils.deployment import formats
-from utils.deployment.check import MOST, Difference, check_sizes, compare, cut_out, example
+from utils.deployment.check import MOST, Difference, check_sizes, compare, example
+from utils.deployment.real_image import cut_out, known_image
 from utils.program import run_program
 
 NAMES = ("ice", "rock", "lake")
@@ -164,17 +166,47 @@ def test_an_image_file(folder, tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (40, 200, 4)).astype(np.uint8)
     np.save(tmp_path / "a.npy", image)
     images = cut_out(network, tmp_path / "a.npy", 2, (64, 96))
-    assert images.shape == (2, 4, 40, 96)
-    assert np.array_equal(images[1].numpy(), image[:, 104:].transpose(2, 0, 1))
+    assert images.shape == (2, 4, 64, 96)
+    assert images[:, :, :8, :12].isnan().all() and images.isnan().sum() == 2 * 4 * 8 * 12
+    corner = image[:, 104:].transpose(2, 0, 1)
+    assert np.array_equal(images[1, :, 8:40].numpy(), corner[:, 8:])
+    assert np.array_equal(images[1, :, 40:].numpy(), corner[:, :15:-1])  # mirrored
     with rasterio.open(
         tmp_path / "c.tif", "w", driver="GTiff", count=4, height=40, width=200, dtype="uint8"
     ) as target:
         target.write(image[..., ::-1].transpose(2, 0, 1))
         target.descriptions = ("nir", "blue", "green", "red")
-    assert torch.equal(cut_out(network, tmp_path / "c.tif", 2, (64, 96)), images)
+    assert torch.equal(cut_out(network, tmp_path / "c.tif", 2, (64, 96)).nan_to_num(), images.nan_to_num())
     np.save(tmp_path / "b.npy", image[..., :3])
     with pytest.raises(UserError, match=r"has 3 bands; the network was trained on 4"):
         cut_out(network, tmp_path / "b.npy", 2, (64, 96))
+
+
+def test_an_image_of_the_checkpoints_data_set(folder, tmp_path, capsys):
+    about = torch.load(folder / "best.pth", weights_only=True)
+    assert known_image(load_network(folder / "best.pth")) is None  # it names none
+    data = tmp_path / "data"
+    write_tiles(data, bands=4)
+    about["options"] = {"DATASET_PATH": str(data), "DATASET_FORMAT": "auto", "LABEL_DIR": None}
+    write_checkpoint(tmp_path / "best.pth", about)
+    words = ["--WEIGHTS", str(tmp_path / "best.pth"), "--FORMAT", "torchscript"]
+    assert run_program(export.main, words) == 0
+    assert f"check:   on {data / 'images' / 'b.npy'}" in capsys.readouterr().out
+    write_tiles(data, bands=3)
+    assert known_image(load_network(tmp_path / "best.pth")) is None
+    shutil.rmtree(data)
+    assert run_program(export.main, words) == 0
+    assert "check:   on images made from the band statistics" in capsys.readouterr().out
+
+
+def write_tiles(data, bands):
+    rng = np.random.default_rng(0)
+    for part in ("images", "labels", "annotations"):
+        (data / part).mkdir(parents=True, exist_ok=True)
+    for split, name in (("train", "a"), ("val", "b")):
+        np.save(data / "images" / f"{name}.npy", rng.integers(0, 255, (40, 60, bands)).astype(np.uint8))
+        np.save(data / "labels" / f"{name}.npy", rng.integers(0, 3, (40, 60)).astype(np.uint8))
+        (data / "annotations" / f"{split}.txt").write_text(f"{name}\n")
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,10 @@ other programs. Normalisation and probabilities are inside.
   metadata entry `pureseg`, else the extra file `pureseg.json`
   (`torch.export.load(path, extra_files={{"pureseg.json": ""}})`, the same with `_extra_files` of
   `torch.jit.load`).
-- **The check**: every file is run right away, by ONNX Runtime or PyTorch, on images of four sizes (the
-  training crop's, a smaller and a larger one with odd sides, the smallest), and held against the network.
+- **The check**: every file is run right away, by ONNX Runtime or PyTorch, on a validation image of the data
+  set that the checkpoint names, or on `--IMAGE`, at four sizes (the training crop's, a smaller and a larger
+  one with odd sides, the smallest), and held against the network. Where neither is there, images made from
+  the band statistics serve, as in the table below.
   More than {most:g} of the largest logit, or one pixel in a thousand with another class, is a failure: exit
   code 1, and no file is left.
 - **In place of a checkpoint**: `predict_small.py`, `predict_large.py` and `evaluate.py` take the `.onnx` as

@@ -93,7 +93,8 @@ EXPORT = (
         Flag(
             "IMAGE",
             None,
-            "image on which the file must agree with the network; default: one made from the band statistics",
+            "image on which the file must agree with the network; default: one of the data set that the "
+            "checkpoint names where it is still there, else one made from the band statistics",
         ),
     ),
 )

@@ -8,12 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.data.band_choice import TrainedBands
-from utils.data.raster import Window, raster_info, read_image
+from utils.deployment.real_image import cut_out
 from utils.deployment.ties import FindMaxima, tied_as_in_file
 from utils.inference.decisions import decide
 from utils.inference.padding import pad_to_rules
-from utils.inference.windows import to_images
 
 # The largest difference of a logit, as a share of the largest logit, and of pixels with another class.
 MOST = 1e-3
@@ -166,22 +164,3 @@ def example(network: nn.Module, batch: int, size: tuple[int, int]) -> Tensor:
     images = images * network.std[:, None, None] + network.mean[:, None, None]
     images[:, :, : size[0] // 8, : size[1] // 8] = torch.nan
     return pad_to_rules(images, network)[0]
-
-
-def cut_out(network: nn.Module, path: str | Path, batch: int, size: tuple[int, int]) -> Tensor:
-    """Return parts (B, C, H, W) of an image file, from its middle on; small ones follow the size rules.
-
-    Raises:
-        UserError: the image has other bands.
-    """
-    info = raster_info(path)
-    order = TrainedBands.of(network).choose(info.band_names, f"--IMAGE {path}")
-    height, width = min(size[0], info.height), min(size[1], info.width)
-    below, right = info.height - height, info.width - width
-    # The middle, and for a second image the last corner.
-    places = [(below // 2, right // 2), (below, right)][:batch]
-    parts = []
-    for place in places:
-        image, valid = read_image(path, Window(*place, height, width))
-        parts.append(to_images(image if order is None else image[list(order)], valid))
-    return pad_to_rules(torch.stack(parts), network)[0]

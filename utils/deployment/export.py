@@ -32,7 +32,7 @@ def export(
     network: nn.Module,
     chosen: Format,
     path: Path,
-    image: str | None = None,
+    image: str | Path | None = None,
     tell: Callable[[Difference], object] | None = None,
 ) -> list[Difference]:
     """Write a network, run the file against it, and only then give the file its name.
