@@ -22,6 +22,13 @@ HEADS = {
 TRANSLATED = {"README.zh-CN.md": IDEAS}
 ANY = {"README.md": "any backbone, default", "README.zh-CN.md": "任意骨干网络 / 默认"}
 
+OTHERS = {
+    "eomt": {
+        "README.md": "timm's other DINOv2 with registers and DINOv3, default",
+        "README.zh-CN.md": "timm 中其他带 register 的 DINOv2 和 DINOv3 / 默认",
+    }
+}
+
 
 def rows(readme: str) -> list[str]:
     """Return the table's lines for one README."""
@@ -34,7 +41,7 @@ def rows(readme: str) -> list[str]:
         label, link = paper(doc)
         backbone = inspect.signature(builder).parameters["backbone"]
         allowed = describe_option(backbone)
-        any_other = [f"{ANY[readme]} `{backbone.default}`"] if allowed.text else []
+        any_other = [f"{OTHERS.get(family, ANY)[readme]} `{backbone.default}`"] if allowed.text else []
         sizes = ", ".join([*allowed.choices, *any_other])
         options = ", ".join(_option(parameter) for parameter in list_options(builder).values())
         lines.append(f"| `{family}` | {idea} | {sizes} | {options} | [{label}]({link}) |")

@@ -6,6 +6,7 @@ https://arxiv.org/abs/2304.07193, with registers: Darcet et al., "Vision Transfo
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import timm
 import torch
@@ -17,6 +18,15 @@ from nets.errors import UserError
 from nets.layers.token_map import token_map
 from nets.registry import nearest, plain
 
+Sizes = Literal[
+    "dinov2_small",
+    "dinov2_base",
+    "dinov2_large",
+    "dinov2_giant",
+    "dinov3_small",
+    "dinov3_base",
+    "dinov3_large",
+]
 # Short names -> timm's.
 SIZES = {
     "dinov2_small": "vit_small_patch14_reg4_dinov2",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.backbones.timm_backbone import pad_to_multiple
-from nets.backbones.tokens import TokenChain, find_transformer
+from nets.backbones.tokens import Sizes, TokenChain, find_transformer
 from nets.errors import UserError, check_sides
 from nets.layers.attention import mask_mlp
 from nets.layers.margins import crop, share
@@ -157,7 +157,7 @@ def eomt(
     *,
     bands: int,
     num_classes: int,
-    backbone: str = "dinov2_large",
+    backbone: Sizes | str = "dinov2_large",
     queries: int = 100,
     blocks: int | None = None,
     masked_blocks: int = 0,
