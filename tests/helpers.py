@@ -75,6 +75,17 @@ def randomize(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return network
 
 
+@torch.no_grad()
+def randomize_doubles(network: torch.nn.Module) -> torch.nn.Module:
+    """Give every tensor of any project's network values that show in the logits, in double precision."""
+    for name, tensor in network.state_dict().items():
+        if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith(("norm.weight", "parameter"))):
+            tensor.uniform_(0.5, 1.5)
+        elif tensor.is_floating_point():
+            tensor.normal_(0.0, 0.2 if tensor.ndim == 1 else tensor[0].numel() ** -0.5)
+    return network.double().eval()
+
+
 @dataclass(frozen=True)
 class ParityReference:
     """One parity reference of the shared folder.
@@ -133,6 +144,13 @@ def _module(path: Path) -> ModuleType:
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
+
+
+def changed(checkpoint: dict, old: str, new: str) -> dict:
+    """Return a checkpoint whose configuration has another text in one place."""
+    text = checkpoint["meta"]["cfg"]
+    assert old in text
+    return {**checkpoint, "meta": {**checkpoint["meta"], "cfg": text.replace(old, new, 1)}}
 
 
 def unnormalised(network):

@@ -11,7 +11,7 @@ import sys
 import torch
 
 import train
-from tests.test_resume import start
+from tests.resume_helpers import start
 from utils.training import session
 
 KILLED_AT = 7  # of ten iterations, five in each epoch; the sixth was saved

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import ROOT
+from tests.resume_helpers import check_equal
 from tests.resumed_processes import KILLED_AT
-from tests.test_resume import check_equal
 from tests.tiny_dataset import write_dataset
 from utils.checkpoint import read_checkpoint
 

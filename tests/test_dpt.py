@@ -12,8 +12,7 @@ from nets.importers.openmmlab import load_openmmlab
 from nets.importers.placing import place_weights
 from nets.importers.smp_dpt import read_smp_dpt
 from nets.models.dpt import Fusion, ReadoutViT, ResidualUnit, reassemble
-from tests.helpers import randomize, shared_parity, unnormalised
-from tests.test_parity_realtime import changed
+from tests.helpers import changed, randomize, shared_parity, unnormalised
 from tools.parity_runner import run
 
 SMALL = {"width": 32, "depth": 4, "heads": 2, "image_size": (64, 64), "class_token": True}

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from nets.errors import UserError
-from tests.test_recipe import curve, settings
+from tests.recipe_helpers import curve, settings
 from utils.options import train_options
 from utils.training import setup
 from utils.training.optimizer_names import find_optimizer

@@ -10,8 +10,7 @@ from nets.errors import UserError
 from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.openmmlab import load_openmmlab
 from nets.models.lraspp import GatedMap
-from tests.helpers import shared_parity
-from tests.test_parity_realtime import changed
+from tests.helpers import changed, shared_parity
 from tools.parity_runner import run
 
 

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 
 from nets.errors import UserError
 from nets.importers.huggingface import load_huggingface, read_huggingface
-from tests.helpers import unnormalised
-from tests.test_parity_transformers_hf import randomize
+from tests.helpers import randomize_doubles, unnormalised
 
 transformers = pytest.importorskip("transformers")
 SMALL = {
@@ -43,7 +42,7 @@ def dpt(**options):
 )
 def test_logits(build, options, tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
-    theirs = randomize(build(**options))
+    theirs = randomize_doubles(build(**options))
     theirs.save_pretrained(tmp_path)
     for state in (theirs.state_dict(), safetensors.load_file(tmp_path / "model.safetensors")):
         ours = unnormalised(load_huggingface(theirs.config.to_dict(), state)).double()

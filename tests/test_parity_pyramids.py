@@ -14,8 +14,7 @@ from nets.importers.mmseg_backbones import translate_backbone
 from nets.importers.openmmlab import load_openmmlab
 from nets.importers.twins_backbone import SIZES
 from nets.models.sem_fpn import FeaturePyramid
-from tests.helpers import shared_parity
-from tests.test_parity_realtime import changed
+from tests.helpers import changed, shared_parity
 from tools.parity_runner import run
 
 REFERENCES = ["fpn_r50", "poolformer_s12", "twins_pcpvt-s_fpn", "twins_svt-s_fpn"]

@@ -9,7 +9,7 @@ from nets import create_model
 from nets.errors import UserError
 from nets.importers.openmmlab import load_openmmlab
 from nets.importers.placing import rename
-from tests.helpers import shared_parity
+from tests.helpers import changed, shared_parity
 from tools.parity_runner import run
 
 REFERENCES = [
@@ -30,13 +30,6 @@ def test_reference(name):
     reference = shared_parity(name).first
     images = reference.images
     assert reference.difference(run(reference.checkpoint, images)) < 1e-7
-
-
-def changed(checkpoint: dict, old: str, new: str) -> dict:
-    """Return a checkpoint whose configuration has another text in one place."""
-    text = checkpoint["meta"]["cfg"]
-    assert old in text
-    return {**checkpoint, "meta": {**checkpoint["meta"], "cfg": text.replace(old, new, 1)}}
 
 
 @pytest.mark.parametrize(

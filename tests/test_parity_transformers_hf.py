@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from nets.errors import UserError
 from nets.importers.huggingface import load_huggingface, read_huggingface
-from tests.helpers import unnormalised
+from tests.helpers import randomize_doubles, unnormalised
 
 transformers = pytest.importorskip("transformers")
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -34,20 +34,9 @@ def upernet_convnext():
     return transformers.UperNetForSemanticSegmentation(config)
 
 
-@torch.no_grad()
-def randomize(network):
-    """Give every tensor values that show in the logits."""
-    for name, tensor in network.state_dict().items():
-        if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith(("norm.weight", "parameter"))):
-            tensor.uniform_(0.5, 1.5)
-        elif tensor.is_floating_point():
-            tensor.normal_(0.0, 0.2 if tensor.ndim == 1 else tensor[0].numel() ** -0.5)
-    return network.double().eval()
-
-
 @pytest.mark.parametrize("build", [segformer, upernet_swin, upernet_convnext])
 def test_logits(build, tmp_path):
-    theirs = randomize(build())
+    theirs = randomize_doubles(build())
     states = {"in memory": theirs.state_dict()}
     if build is not upernet_convnext:  # its names are the same on the Hub
         safetensors = pytest.importorskip("safetensors.torch")

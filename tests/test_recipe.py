@@ -9,17 +9,11 @@ import torch
 from nets import create_model
 from nets.backbones.catalogue import create_backbone
 from nets.backbones.depth import find_layers
-from utils.options import train_options
+from tests.recipe_helpers import curve, settings
 from utils.training.announce import groups_table
 from utils.training.engine import Trainer, train_one_epoch
 from utils.training.optimizers import build_optimizer, describe_groups, parameter_groups
-from utils.training.recipe import choose_recipe, resolve
 from utils.training.schedulers import build_scheduler, lr_factor
-
-
-def settings(*words: str, family: str = "segformer", total: int = 1000):
-    options = train_options(["--MODEL_TYPE", family, *words])
-    return resolve(options, choose_recipe(options), total)
 
 
 def test_flags_win_and_every_decision_has_a_reason():
@@ -46,11 +40,6 @@ def test_paper_recipe_scales_the_rate_with_the_batch():
 def test_another_optimiser_brings_its_usual_rate():
     assert settings("--OPTIMIZER_TYPE", "sgd", family="unet")[0].lr == 0.01
     assert settings("--OPTIMIZER_TYPE", "adamw", family="unet")[0].weight_decay == 0.01
-
-
-def curve(*words: str, total: int = 100, step: int = 25) -> list[float]:
-    chosen, _ = settings("--WARMUP_ITERS", "0", *words, family="unet", total=total)
-    return [lr_factor(i, chosen, total, step) for i in range(total + 1)]
 
 
 def test_curves():

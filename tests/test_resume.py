@@ -7,17 +7,13 @@ from pathlib import Path
 import pytest
 
 import train
+from tests.resume_helpers import check_equal, start
 from tests.tiny_dataset import write_dataset
-from tests.training_helpers import COMMON, rows, same
+from tests.training_helpers import same
 from utils import files
 from utils.checkpoint import read_checkpoint
 from utils.program import run_program
 from utils.training import session
-
-FLAGS = [
-    *("--OPTIMIZER_TYPE", "sgd", "--MODEL_OPTIONS", "decoder_channels=8,dropout=0.5", "--EMA", "0.9"),
-    *("--AUGMENT", "strong,cutmix=0.4", "--BATCH_SIZE", "1", "--EPOCHS", "2", "--SAVE_ITERS", "2"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -32,26 +28,6 @@ def place(tmp_path_factory) -> Path:
         yield folder
     finally:
         os.chdir(before)
-
-
-def start(name: str, *words: str) -> int:
-    return run_program(train.main, ["--DATASET_PATH", "data", *COMMON, *FLAGS, "--RUN_NAME", name, *words])
-
-
-def check_equal(folder: Path, name: str) -> None:
-    whole, other = (read_checkpoint(folder / "pth_files" / run / "last.pth") for run in ("whole", name))
-    for state in (whole, other):
-        state["training"].pop("seconds")
-        state.pop("options")
-        for row in state["training"]["rows"]:
-            row.pop("seconds")
-    same(whole, other)
-    best = [read_checkpoint(folder / "pth_files" / run / "best.pth") for run in ("whole", name)]
-    same(best[0]["state_dict"], best[1]["state_dict"])
-    logs = [rows(folder / "pth_files" / run) for run in ("whole", name)]
-    for row in (*logs[0], *logs[1]):
-        row.pop("seconds")
-    assert logs[0] == logs[1] and [row["epoch"] for row in logs[1]] == ["1", "2"]
 
 
 def killed_before(event: int, name: str) -> None:

@@ -10,8 +10,7 @@ from nets.errors import UserError
 from nets.importers.mmseg_segmenter import translate
 from nets.importers.openmmlab import load_openmmlab
 from nets.models.segmenter import MaskTransformer
-from tests.helpers import shared_parity
-from tests.test_parity_realtime import changed
+from tests.helpers import changed, shared_parity
 from tools.parity_runner import run
 
 NARROW = {"width": 32, "depth": 2, "heads": 2, "image_size": (64, 64)}
