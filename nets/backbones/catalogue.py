@@ -151,10 +151,7 @@ def create_backbone(
     if output_stride is not None and output_stride >= strides[-1]:
         output_stride = None
     if output_stride is not None and (build is not TimmBackbone or (entry is not None and not entry.dilates)):
-        raise UserError(
-            f"backbone {name} has maps of strides {', '.join(map(str, strides))} and cannot be dilated to "
-            f"output stride {output_stride}; leave output_stride out or take one that can, as resnet50"
-        )
+        raise _cannot_dilate(name, strides, output_stride)
     if maps is not None and build is not TimmBackbone:
         raise UserError(f"backbone {name} is not timm's; maps={maps} cannot be chosen, leave it out")
     arguments: dict = {"bands": bands, "stages": check_stages(spelled, stages, len(strides))}
@@ -170,6 +167,13 @@ def create_backbone(
     backbone = build(entry.network if entry is not None else spelled, **arguments)
     backbone.name = spelled
     return backbone
+
+
+def _cannot_dilate(name: str, strides: tuple[int, ...], output_stride: int) -> UserError:
+    return UserError(
+        f"backbone {name} has maps of strides {', '.join(map(str, strides))} and cannot be dilated to "
+        f"output stride {output_stride}; leave output_stride out or take one that can, as resnet50"
+    )
 
 
 def _class_of(spelled: str, entry: Entry | None) -> tuple[type[nn.Module], tuple[int, ...], int]:

@@ -61,7 +61,7 @@ def evaluate_network(
         where there is none), or None without a criterion; the scores of each image in the loader's order.
     """
     confusion = ConfusionMatrix(unwrap(network).num_classes, unwrap(network).task)
-    sums, pixels = [0.0, 0.0], 0
+    losses = _MeanLosses(criterion) if criterion else None
     scores: list[Metrics] = []
     batches = progress(loader) if progress else loader
     with torch.inference_mode(), eval_mode(network, criterion):
@@ -79,15 +79,29 @@ def evaluate_network(
                 each(batch, predictions[..., :height, :width], masks[..., :height, :width])
             scores += [compute_metrics(matrix) for matrix in counts.cpu()]
             valid = int(counts.sum())
-            if criterion and valid:  # the mean over no pixel is NaN and would spoil the sum
-                losses = criterion(outputs, masks)
-                sums = [total + valid * loss.item() for total, loss in zip(sums, losses, strict=True)]
-                pixels += valid
-                _show_loss(batches, sums[1] / pixels)
-    if criterion is None:
-        return confusion, None, scores
-    total, main = (value / pixels if pixels else math.nan for value in sums)
-    return confusion, {"total": total, "main": main}, scores
+            if losses and valid:  # the mean over no pixel is NaN and would spoil the sum
+                losses.update(outputs, masks, valid)
+                _show_loss(batches, losses.compute()["main"])
+    return confusion, losses.compute() if losses else None, scores
+
+
+class _MeanLosses:
+    """Total and main loss, averaged over the valid pixels."""
+
+    def __init__(self, criterion: Criterion) -> None:
+        self.criterion = criterion
+        self.sums, self.pixels = [0.0, 0.0], 0
+
+    def update(self, outputs: dict, masks: Tensor, valid: int) -> None:
+        """Count the losses of a batch with that many valid pixels."""
+        losses = self.criterion(outputs, masks)
+        self.sums = [total + valid * loss.item() for total, loss in zip(self.sums, losses, strict=True)]
+        self.pixels += valid
+
+    def compute(self) -> dict[str, float]:
+        """Return the means, NaN where no pixel was valid."""
+        total, main = (value / self.pixels if self.pixels else math.nan for value in self.sums)
+        return {"total": total, "main": main}
 
 
 def pad_batch(images: Tensor, masks: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:
