@@ -33,7 +33,7 @@ from utils.options import train_options  # noqa: E402
 from utils.program import run_program  # noqa: E402
 from utils.training.criterion import build_criterion  # noqa: E402
 from utils.training.engine import Trainer, train_one_epoch  # noqa: E402
-from utils.training.optimizers import build_optimizer  # noqa: E402
+from utils.training.optimizers import build_optimizer, freeze_norms  # noqa: E402
 from utils.training.precision import choose_precision  # noqa: E402
 from utils.training.recipe import choose_recipe, resolve  # noqa: E402
 from utils.training.schedulers import build_scheduler  # noqa: E402
@@ -83,6 +83,7 @@ class Training:
         self.network.std.copy_((pixels - self.network.mean[:, None, None]).square().nanmean((0, 2, 3)).sqrt())
         self.network.to(device)
         settings, _ = resolve(options, choose_recipe(options), limit)
+        freeze_norms(self.network, settings)
         optimizer = build_optimizer(self.network, settings)
         self.trainer = Trainer(
             model=self.network,

@@ -3,7 +3,7 @@
 import torch
 
 from utils.options import train_options
-from utils.training.optimizers import build_optimizer
+from utils.training.optimizers import build_optimizer, freeze_norms
 from utils.training.recipe import choose_recipe, resolve
 from utils.training.schedulers import build_scheduler
 from utils.training.setup import build_network
@@ -162,6 +162,7 @@ class Run:
             self.network = build_network(self.options, bands=3, num_classes=5)
         self.settings, decisions = resolve(self.options, choose_recipe(self.options), TOTAL)
         self.reasons = {name: reason for name, _, reason in decisions}
+        freeze_norms(self.network, self.settings)
         self.optimizer = build_optimizer(self.network, self.settings)
         self.names = {id(parameter): name for name, parameter in self.network.named_parameters()}
         self.rates = {

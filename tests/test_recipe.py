@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from nets import create_model
 from nets.backbones.catalogue import create_backbone
 from nets.backbones.depth import find_layers
 from tests.recipe_helpers import curve, settings
+from utils.options import train_options
+from utils.training import assembly
 from utils.training.announce import groups_table
 from utils.training.engine import Trainer, train_one_epoch
-from utils.training.optimizers import build_optimizer, describe_groups, parameter_groups
+from utils.training.optimizers import build_optimizer, describe_groups, freeze_norms, parameter_groups
 from utils.training.schedulers import build_scheduler, lr_factor
 
 
@@ -143,7 +146,9 @@ def test_decay_by_block():
 def test_frozen_norms_normalise_by_the_batch_and_keep_their_weights():
     network = create_model("unet", bands=3, num_classes=2, backbone="test_resnet", decoder_channels=8)
     chosen, _ = settings("--INIT_LR", "0.1", family="unet", total=10)
-    optimizer = build_optimizer(network, dataclasses.replace(chosen, frozen_norm=True))
+    chosen = dataclasses.replace(chosen, frozen_norm=True)
+    freeze_norms(network, chosen)
+    optimizer = build_optimizer(network, chosen)
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     left = [name for name, parameter in network.named_parameters() if id(parameter) not in trained]
     norm = next(m for m in network.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
@@ -152,6 +157,32 @@ def test_frozen_norms_normalise_by_the_batch_and_keep_their_weights():
     assert all(name.startswith("backbone.") for name in left)
     network.train()(torch.randn(2, 3, 64, 64))["logits"].sum().backward()
     assert norm.weight.grad is None and not torch.equal(norm.running_mean, mean)
+
+
+def test_norms_are_frozen_before_several_processes_share_the_network(monkeypatch):
+    network = create_model("unet", bands=3, num_classes=2, backbone="test_resnet", decoder_channels=8)
+    chosen, _ = settings("--INIT_LR", "0.1", family="unet", total=10)
+    learning = {}
+
+    def wrap(own: torch.nn.Module, *_: object) -> torch.nn.Module:
+        learning.update((name, parameter.requires_grad) for name, parameter in own.named_parameters())
+        return own
+
+    monkeypatch.setattr(assembly, "distribute", wrap)
+    plan = SimpleNamespace(
+        network=network,
+        options=train_options([]),
+        devices=[torch.device("cpu")],
+        settings=dataclasses.replace(chosen, frozen_norm=True),
+    )
+    assembly.prepare(plan, torch.nn.Identity())
+    norms = {
+        f"backbone.{name}.weight"
+        for name, module in network.backbone.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    }
+    # What DistributedDataParallel is to exchange when it is built, it waits for in every step.
+    assert norms and {name for name, learns in learning.items() if not learns} >= norms
 
 
 def test_table_of_groups():

@@ -16,7 +16,7 @@ from utils.training.criterion import build_criterion
 from utils.training.finite import FiniteSteps
 from utils.training.freeze import freeze
 from utils.training.logger import TrainingLog
-from utils.training.optimizers import build_optimizer
+from utils.training.optimizers import build_optimizer, freeze_norms
 from utils.training.parallel import distribute, even, shard, synchronize_batch_norm
 from utils.training.plan import Plan
 from utils.training.recompute import recompute_backbone
@@ -91,6 +91,7 @@ def prepare(plan: Plan, criterion: nn.Module) -> tuple[nn.Module, nn.Module, dic
     options, device = plan.options, plan.devices[0]
     network = synchronize_batch_norm(plan.network, device, options.SYNC_BN)
     frozen = freeze(network, options.FREEZE) if options.FREEZE else ()
+    freeze_norms(network, plan.settings)
     memory_format = torch.channels_last if options.CHANNELS_LAST else torch.contiguous_format
     network.to(memory_format=memory_format)
     ema = None if options.EMA is None else moving_average(network, plan.devices, options)

@@ -72,9 +72,13 @@ def _spared(name: str, parameter: nn.Parameter, no_decay: tuple[str, ...], *, is
     return any(kinds.get(part, part in name) for part in no_decay)
 
 
-def freeze_norms(backbone: nn.Module) -> None:
-    """Keep weights and biases of the batch norms as they are; they still normalise by each batch."""
-    for module in backbone.modules():
+def freeze_norms(network: nn.Module, settings: Settings) -> None:
+    """Keep weights and biases of the backbone's batch norms where `settings` say so.
+
+    They still normalise by each batch. To be called before a network is wrapped for several processes: the
+    wrapper waits for the gradient of what had to be trained then.
+    """
+    for module in network.backbone.modules() if settings.frozen_norm else ():
         if isinstance(module, BATCH_NORM):
             module.requires_grad_(requires_grad=False)
 
@@ -104,8 +108,6 @@ def fused(kind: OptimizerKind, device: torch.device | str) -> dict[str, bool]:
 
 def build_optimizer(network: nn.Module, settings: Settings, device: torch.device | str = "cpu") -> Optimizer:
     """Return the optimiser that `settings` name over what they leave to be trained of the network."""
-    if settings.frozen_norm:
-        freeze_norms(network.backbone)
     groups = parameter_groups(network, settings)
     kind = find_optimizer(settings.optimizer)
     return kind.create(groups, settings.lr, settings.momentum, **fused(kind, device))
