@@ -129,7 +129,9 @@ TABLE = {
     "segnext --BACKBONE_TYPE l": {**SEGFORMER, "drop_path": 0.3},
     "setr --BACKBONE_TYPE base --MODEL_OPTIONS decoder=naive": {**SETR, "aux": [0.4] * 3},
     "setr --BACKBONE_TYPE large --MODEL_OPTIONS decoder=pup": {**SETR, "aux": [0.4] * 3},
-    "setr --BACKBONE_TYPE base --MODEL_OPTIONS decoder=mla": {**SETR, "aux": [0.4] * 4},
+    "setr --BACKBONE_TYPE base --MODEL_OPTIONS decoder=mla": {
+        **SETR, "aux": [0.4] * 4, "with_backbone": ("aggregation.",),
+    },
     **{
         f"{family} --BACKBONE_TYPE resnet18": CNN
         for family in (

@@ -48,7 +48,8 @@ def expected_rates(run: Run, wanted: dict) -> dict[str, tuple[float, float]]:
     rates = {}
     for name, parameter in run.network.named_parameters():
         inside = name.startswith("backbone.")
-        lr = wanted["lr"] * wanted["backbone" if inside else "head"]
+        head = not name.startswith(("backbone.", *wanted.get("with_backbone", ())))
+        lr = wanted["lr"] * wanted["head" if head else "backbone"]
         if groups and inside:
             place = next(place for pattern, place in STAGES.items() if re.match(pattern, name))
             lr *= 0.9 ** (groups + 2 - place) if place else 1

@@ -282,6 +282,7 @@ RECIPE = {
         "momentum": 0.9,
         "weight_decay": 0.0,
         "head_lr_factor": 10.0,
+        "with_backbone": ("aggregation.",),  # mla's neck, which is no head there
         "scheduler": "poly",
         "poly_power": 0.9,
         "min_lr": 1e-4,

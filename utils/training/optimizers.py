@@ -56,7 +56,7 @@ def _part(name: str, layers: dict[str, int], settings: Settings) -> tuple[str, f
     """Return the part of the network that a parameter belongs to and the factor on its learning rate."""
     if not layers and settings.head_lr_factor == settings.backbone_lr_factor == 1:
         return "all", 1.0
-    if not name.startswith(BACKBONE):
+    if not name.startswith((BACKBONE, *settings.with_backbone)):
         return "head", settings.head_lr_factor
     layer = layers.get(name.removeprefix(BACKBONE))
     if layer is None:

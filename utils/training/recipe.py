@@ -27,6 +27,7 @@ DEFAULTS = {
     "aux_weight": 0.4,
     "extra_losses": {},
     "head_lr_factor": 1.0,
+    "with_backbone": (),
     "no_decay": (),
     "step_ratio": 0.1,
     "step_at": (),
@@ -42,6 +43,7 @@ RARE = (
     "step_at",
     "label_smoothing",
     "extra_losses",
+    "with_backbone",
     "backbone_lr_factor",
     "layer_decay",
     "layer_unit",
@@ -93,6 +95,7 @@ class Settings:
         aux_weight: weight of auxiliary outputs, or one for each in their order.
         extra_losses: further outputs that only some networks have, key -> loss with its weight.
         head_lr_factor: learning rate outside the backbone, relative.
+        with_backbone: beginnings of the names of what has the backbone's learning rate beside it.
         no_decay: parts of parameter names without weight decay; "norm" means every norm layer, "vector" every
             parameter of one dimension (norms, biases, scales).
         backbone_lr_factor: learning rate of the backbone, relative.
@@ -119,6 +122,7 @@ class Settings:
     aux_weight: float | tuple[float, ...]
     extra_losses: dict[str, str]
     head_lr_factor: float
+    with_backbone: tuple[str, ...]
     no_decay: tuple[str, ...]
     backbone_lr_factor: float
     layer_decay: float
