@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nets.models.enet import Downsampling
+from nets.models.enet import Bottleneck, Downsampling, Upsampling
 from tests.meta_networks import build, count, shapes
 
 # Table 1 for 512x512, bottleneck by bottleneck, and the convolution in the middle: kernel and dilation.
@@ -81,3 +81,20 @@ def test_enet_pools_beside_the_branch():
         x = torch.rand(1, 3, 5, 6)
         result = block(x)
     assert torch.equal(result[:, :3], F.max_pool2d(x, 2)) and not result[:, 3:].any()
+
+
+def test_enet_adds_the_branch_to_what_it_was_given():
+    block = Bottleneck(8, dilation=2, dropout=0.0).eval()
+    x = torch.randn(1, 8, 5, 6)
+    with torch.no_grad():
+        assert torch.equal(block(x), F.prelu(x + block.branch(x), block.act.weight))
+
+
+def test_enet_unpools_beside_the_branch():
+    block = Upsampling(8, 4, dropout=0.0).eval()
+    x, pooled = torch.randn(1, 8, 3, 2), torch.randn(1, 4, 6, 5)
+    maxima = F.max_pool2d(pooled, 2, return_indices=True)[1]
+    with torch.no_grad():
+        side = F.max_unpool2d(block.project(x), maxima, 2, output_size=(6, 5))
+        branch = F.pad(block.branch(x), (0, 1, 0, 0), mode="replicate")
+        assert torch.equal(block(x, pooled), F.prelu(side + branch, block.act.weight))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nets import create_model
-from nets.decoders.skip_scores import BilinearUp
+from nets.decoders.skip_scores import BilinearUp, SkipScores
 from nets.errors import UserError
 from nets.layers.init import reinitialize
 from nets.registry import get_recipe
@@ -73,6 +73,22 @@ def test_fcn_starts_from_scores_of_zero_and_scales_at_once():
     assert plain.decoder.scales == (1.0, 1.0, 1.0)
     assert build("fcn", version="8s", at_once=True).decoder.scales == (1e-4, 1e-2, 1.0)
     assert build("fcn", version="16s", at_once=True).decoder.scales == (1e-2, 1.0)
+
+
+def test_fcn_adds_the_scores_of_all_maps():
+    decoder = randomize(SkipScores([3, 4, 5], 2, stride=8, scales=(0.5, 0.25))).double()
+    for up in decoder.ups:
+        up.reset_parameters()
+    fine, middle, coarse = (
+        torch.randn(1, width, *size, dtype=torch.float64)
+        for width, size in ((3, (9, 13)), (4, (5, 7)), (5, (3, 4)))
+    )
+    of_fine, of_middle, of_coarse = decoder.scores
+    enlarged = F.interpolate(of_coarse(coarse), scale_factor=2, mode="bilinear")[..., :5, :7]
+    enlarged = F.interpolate(enlarged + of_middle(0.25 * middle), scale_factor=2, mode="bilinear")
+    expected = enlarged[..., :9, :13] + of_fine(0.5 * fine)
+    found = decoder([fine, middle, coarse])
+    torch.testing.assert_close(found, F.interpolate(expected, scale_factor=8, mode="bilinear"))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from nets import create_model
-from nets.models.refinenet import ChainedResidualPooling, RefineNetDecoder, ResidualConvUnit
+from nets.models.refinenet import (
+    ChainedResidualPooling,
+    RefineBlock,
+    RefineNetDecoder,
+    ResidualConvUnit,
+)
 from tests.meta_networks import build, count, shapes
 
 
@@ -46,6 +51,23 @@ def test_refinenet_pooling_is_chained():
         once = 0.5 * F.max_pool2d(x.relu(), 5, stride=1, padding=2)
         twice = 0.5 * F.max_pool2d(once, 5, stride=1, padding=2)
         torch.testing.assert_close(pool(x), x.relu() + once + twice)
+
+
+def test_refinenet_units_add_to_their_input():
+    unit, x = ResidualConvUnit(4), torch.randn(1, 4, 5, 6)
+    inner = F.conv2d(x.relu(), unit.conv1.weight, unit.conv1.bias, padding=1).relu()
+    torch.testing.assert_close(unit(x), x + F.conv2d(inner, unit.conv2.weight, padding=1))
+
+
+def test_refinenet_fuses_by_a_sum():
+    block = RefineBlock(4, 4, 6, 1, align_corners=False)
+    block.adapt = block.pool = block.output = nn.Identity()
+    own, coarser = torch.randn(1, 4, 6, 8), torch.randn(1, 6, 3, 4)
+    of_own, of_coarser = (
+        F.conv2d(x, conv.weight, padding=1) for x, conv in zip((own, coarser), block.fuse, strict=True)
+    )
+    expected = of_own + F.interpolate(of_coarser, (6, 8), mode="bilinear")
+    torch.testing.assert_close(block(own, coarser), expected)
 
 
 def test_refinenet_drops_values_of_wide_maps_alone():
