@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nets.layers import deformable_attention
 from utils.data.labels import IGNORE
 from utils.training.focal_mask_loss import FocalMaskCriterion
 from utils.training.mask_loss import MaskCriterion, point_losses
@@ -244,6 +245,25 @@ def test_half_precision():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = criterion().eval()(outputs, masks)
     torch.testing.assert_close(losses, expected, rtol=0, atol=0)
+
+
+def test_a_device_that_cannot_differentiate_grid_sample_trains(monkeypatch):
+    outputs, masks = batch(torch.float64)
+    masks[0], masks[1, :9] = IGNORE, IGNORE
+    logits = [layer for layers in outputs.values() for layer in layers]
+    expected = torch.autograd.grad(criterion().eval()(outputs, masks)[0], logits)
+    grid_sample = F.grid_sample
+
+    def forward_only(maps, places, **more):
+        assert not maps.requires_grad and not places.requires_grad, "as on Apple's GPUs"
+        return grid_sample(maps, places, **more)
+
+    monkeypatch.setattr(F, "grid_sample", forward_only)
+    monkeypatch.setattr(deformable_attention, "sample_by_grid", deformable_attention.sample_by_corners)
+    for masks_of_all in (masks, torch.full_like(masks, IGNORE)):
+        torch.autograd.grad(criterion().eval()(outputs, masks_of_all)[0], logits)
+    found = torch.autograd.grad(criterion().eval()(outputs, masks)[0], logits)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("key", ["mask_logits", "class_logits"])

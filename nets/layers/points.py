@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nets.layers.deformable_attention import sample as sample_places
+
 # Numbers of PointRend and of Mask2Former: candidates per point, and the share that is chosen from them.
 OVERSAMPLE, IMPORTANCE = 3, 0.75
 
@@ -22,8 +24,10 @@ def random_points(rows: int, count: int, like: Tensor, generator: torch.Generato
 def sample(maps: Tensor, points: Tensor, padding: str = "zeros", *, align_corners: bool = False) -> Tensor:
     """Map (N, C, h, w) and points (N, P, 2) to bilinear values (N, C, P).
 
-    Its backward pass has no deterministic form on CUDA.
+    With zeros outside it can be differentiated on every device; see `sample` of deformable attention.
     """
+    if padding == "zeros" and not align_corners:
+        return sample_places(maps, points[:, :, None]).squeeze(3)
     grid = 2 * points[:, :, None] - 1  # (N, P, 1, 2)
     return F.grid_sample(maps, grid, padding_mode=padding, align_corners=align_corners).squeeze(3)
 
