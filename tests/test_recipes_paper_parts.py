@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from timm.layers import DropPath
 
-from tests.paper_recipes import Run
+from tests.paper_recipes import TOTAL, Run
 from utils.training.criterion import build_criterion
 from utils.training.focal_mask_loss import ALPHA, GAMMA, FocalMaskCriterion
 from utils.training.mask_loss import NO_OBJECT, POINTS, MaskCriterion
@@ -106,6 +107,21 @@ def test_single_parameters(words):
     run = Run(words, "--BATCH_SIZE", "16")
     for name, wanted in PARAMETERS[words].items():
         assert run.rates[name] == pytest.approx(wanted), name
+
+
+@pytest.mark.parametrize(
+    ("backbone", "warmup", "drop_path"), [("mae_b", 1500, 0.1), ("beit_b", 1500, 0.1), ("beit_l", 3000, 0.2)]
+)
+def test_transformers_whose_rates_fall_from_block_to_block(backbone, warmup, drop_path):
+    run = Run(f"upernet --BACKBONE_TYPE {backbone}", "--BATCH_SIZE", "16")
+    for curve in run.scheduler.lr_lambdas:
+        places = [0, warmup, (TOTAL + warmup) // 2, TOTAL]
+        assert [curve(place) for place in places] == pytest.approx([1e-6, 1.0, 0.5, 0.0], abs=1e-12)
+    rates = [module.drop_prob for module in run.network.modules() if isinstance(module, DropPath)]
+    assert max(rates) == pytest.approx(drop_path)
+    outputs = run.network.train()(torch.zeros(2, 3, 64, 64, device="meta"))
+    assert (len(outputs["aux"]), run.settings.aux_weight, run.settings.loss) == (1, 0.4, "ce")
+    assert (run.settings.optimizer, run.settings.momentum, run.settings.clip_grad) == ("adamw", 0.9, 0)
 
 
 def test_segnext_decoder():
