@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models.convnext import checkpoint_filter_fn as timm_convnext
 from timm.models.swin_transformer import checkpoint_filter_fn as timm_swin
 
@@ -12,6 +13,7 @@ from nets.backbones.normed import NormedBackbone
 from nets.backbones.pretrained import load_pretrained, plain_name
 from nets.backbones.twins import Twins
 from nets.backbones.vit import ViT
+from nets.importers.backbone_files import our_names
 from nets.importers.openmmlab import load_openmmlab
 from tests.backbone_file_helpers import fills, renamed
 from tests.helpers import randomize, shared_parity
@@ -180,3 +182,24 @@ def test_weights_of_imagenets_vgg_fit(family, options, trained):
     assert own.items() <= given.items()
     assert sum(name.endswith("_weight") for name in own) == trained
     assert family == "segnet" or own["pre_logits_fc1_weight"] == (4096, 512, 7, 7)
+
+
+def test_torchvisions_vgg_brings_its_fully_connected_layers():
+    state = {
+        "features.0.bias": torch.randn(64),
+        "classifier.0.weight": torch.randn(4, 3 * 7 * 7),
+        "classifier.0.bias": torch.randn(4),
+        "classifier.3.weight": torch.randn(5, 4),
+        "classifier.3.bias": torch.randn(5),
+        "classifier.6.weight": torch.randn(2, 5),  # of ImageNet's classes
+    }
+    given = {plain_name(name): tensor for name, tensor in our_names("vgg16", state).items()}
+    with torch.device("meta"):
+        own = create_model("fcn", bands=3, num_classes=2, version="32s").backbone.state_dict()
+    assert len(given) == 5 and given.keys() <= {plain_name(name) for name in own}
+    pixels = torch.randn(1, 3, 7, 7)
+    conv6 = F.conv2d(pixels, given["pre_logits_fc1_weight"], state["classifier.0.bias"])
+    conv7 = F.conv2d(conv6, given["pre_logits_fc2_weight"], given["pre_logits_fc2_bias"])
+    fc6 = F.linear(pixels.flatten(1), state["classifier.0.weight"], state["classifier.0.bias"])
+    fc7 = F.linear(fc6, state["classifier.3.weight"], state["classifier.3.bias"])
+    torch.testing.assert_close(conv7.flatten(1), fc7)

@@ -1,7 +1,7 @@
 """Files of backbones' weights in the naming of OpenMMLab or of their authors, known by their tensors' names.
 
-Files in timm's and torchvision's naming need none of this, and so need those of authors that timm follows:
-ViT, DeiT, BEiT, MAE, Twins. What a file holds beside the backbone is left out.
+Files in timm's and torchvision's naming need none of this (but torchvision's VGG), and so need those of
+authors that timm follows: ViT, DeiT, BEiT, MAE, Twins. What a file holds beside the backbone is left out.
 """
 
 import re
@@ -109,6 +109,24 @@ def _plain(name: str, theirs: State) -> dict:
     }
 
 
+def _vgg(name: str, theirs: State) -> list:
+    """Return the rules of torchvision's VGG; its fully connected layers are convolutions here."""
+    rules = [
+        (r"backbone\.features\.", "backbone.features."),
+        (r"backbone\.classifier\.0\.", "backbone.pre_logits.fc1."),
+        (r"backbone\.classifier\.3\.", "backbone.pre_logits.fc2."),
+    ]
+    return [rules, _as_convolutions]
+
+
+def _as_convolutions(theirs: State) -> State:
+    sides = {"backbone.classifier.0.weight": 7, "backbone.classifier.3.weight": 1}
+    return {
+        key: value.unflatten(1, (-1, sides[key], sides[key])) if key in sides else value
+        for key, value in theirs.items()
+    }
+
+
 # Beginning of the backbone's name, pattern of a tensor that tells the format, rules and conversions.
 FORMATS: list[tuple[str | tuple[str, ...], str, Callable[[str, State], list]]] = [
     ("mit_", r"layers\.0\.0\.projection\.", _openmmlab(_mit)),
@@ -121,6 +139,7 @@ FORMATS: list[tuple[str | tuple[str, ...], str, Callable[[str, State], list]]] =
     ("convnext_", r"stages\.0\.0\.depthwise_conv\.", _openmmlab(_convnext)),
     ("convnext_", r"stages\.0\.0\.dwconv\.", lambda name, theirs: [convnext()]),
     (("vit_", "deit_", "beit_", "mae_"), r"layers\.0\.ln1\.", _openmmlab(_plain)),
+    ("vgg", r"classifier\.0\.", _vgg),
     ("stdc", r"stages\.2\.0\.layers\.", lambda name, theirs: [net_rules(r"backbone\.", _bottleneck(theirs))]),
     ("stdc", r"features\.2\.conv_list\.", lambda name, theirs: [stdc(name)]),
     ("ddrnet", r"context_branch_layers\.", lambda name, theirs: [ddrnet_rules(), without_biases]),
