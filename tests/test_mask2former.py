@@ -17,6 +17,7 @@ from nets.layers.deformable_attention import (
     sample_by_corners,
     sample_by_grid,
 )
+from nets.layers.init import reinitialize
 from nets.layers.position import sine_positions
 from nets.segmentation_model import QUERIES_AT_ONCE, sum_of_masks
 from tests.helpers import randomize
@@ -120,6 +121,10 @@ def test_heads_start_in_all_directions():
     torch.testing.assert_close(offsets[0, 1], torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]))
     torch.testing.assert_close(offsets[3, 0, 2], torch.tensor([-3.0, 3.0]))
     assert layer.weights(torch.randn(1, 16)).eq(0).all()
+    value = layer.value.weight.clone()
+    reinitialize(layer, "xavier")
+    assert not torch.equal(layer.value.weight, value)
+    assert torch.equal(layer.offsets(torch.randn(1, 16)).reshape(8, 2, 3, 2), offsets)
 
 
 @pytest.mark.parametrize(

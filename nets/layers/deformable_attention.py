@@ -85,6 +85,7 @@ class DeformableAttention(nn.Module):
     def _start(self) -> None:
         """Start as the authors do: head i looks in direction i, point j of it lies j + 1 pixels away."""
         for layer in (self.offsets, self.weights):
+            layer.own_start = True  # at other rules' offsets all heads would look at the same place
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         for layer in (self.value, self.project):
