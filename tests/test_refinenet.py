@@ -59,15 +59,15 @@ def test_refinenet_units_add_to_their_input():
     torch.testing.assert_close(unit(x), x + F.conv2d(inner, unit.conv2.weight, padding=1))
 
 
-def test_refinenet_fuses_by_a_sum():
+def test_refinenet_adapts_fuses_by_a_sum_and_pools():
     block = RefineBlock(4, 4, 6, 1, align_corners=False)
-    block.adapt = block.pool = block.output = nn.Identity()
+    block.adapt, block.pool, block.output = nn.Tanh(), nn.ReLU(), nn.Sigmoid()
     own, coarser = torch.randn(1, 4, 6, 8), torch.randn(1, 6, 3, 4)
     of_own, of_coarser = (
-        F.conv2d(x, conv.weight, padding=1) for x, conv in zip((own, coarser), block.fuse, strict=True)
+        F.conv2d(x, conv.weight, padding=1) for x, conv in zip((own.tanh(), coarser), block.fuse, strict=True)
     )
-    expected = of_own + F.interpolate(of_coarser, (6, 8), mode="bilinear")
-    torch.testing.assert_close(block(own, coarser), expected)
+    fused = of_own + F.interpolate(of_coarser, (6, 8), mode="bilinear")
+    torch.testing.assert_close(block(own, coarser), fused.relu().sigmoid())
 
 
 def test_refinenet_drops_values_of_wide_maps_alone():
