@@ -119,6 +119,16 @@ def test_an_error_leaves_nothing_and_keeps_the_earlier_file(tmp_path):
     assert left(tmp_path) == ["a.tif", "a.tif.aux.xml"]
 
 
+def test_four_classes_are_no_picture_with_alpha(tmp_path):
+    frame = {"height": 30, "width": 40, "names": tuple("abcd")}
+    for cog in (False, True):
+        path = tmp_path / f"{cog}.tif"
+        with ScoresWriter(path, scores=Scores(dtype="uint8"), cog=cog, crs=WKT, **frame) as writer:
+            writer.write(0, np.zeros((4, 30, 40), np.uint8))
+        with rasterio.open(path) as source:
+            assert not {ColorInterp.red, ColorInterp.alpha} & set(source.colorinterp)
+
+
 def test_missing_and_misplaced_rows_are_refused(tmp_path):
     with pytest.raises(ValueError, match="300 rows; only 299 were given"):
         write_map(tmp_path / "a.tif", class_map(), (299,))

@@ -16,6 +16,8 @@ from utils.inference.row_writer import RowWriter
 from utils.inference.scores import QUANTA, Scores
 
 Color = tuple[int, int, int]
+# GDAL would call three bands of bytes red, green and blue, and a fourth alpha, by which programs then weight.
+NO_COLORS = "MINISBLACK"
 
 
 def write_png(path: Path, picture: np.ndarray | Image.Image) -> None:
@@ -120,8 +122,7 @@ class PresenceWriter(RowWriter):
     def __init__(self, path: Path, *, names: Sequence[str], **more: object) -> None:
         count = len(names)
         super().__init__(path, bands=count, dtype=class_dtype(count), nodata=no_data_value(count), **more)
-        # GDAL would call the fourth band of bytes alpha.
-        self.names, self.profile["photometric"] = names, "MINISBLACK"
+        self.names, self.profile["photometric"] = names, NO_COLORS
 
     def describe(self) -> None:
         """Write the names of the bands into the empty file."""
@@ -162,6 +163,7 @@ class ScoresWriter(RowWriter):
             path, bands=len(bands), dtype=scores.dtype, nodata=scores.nodata, predictor=predictor, **more
         )
         self.scores, self.bands = scores, bands
+        self.profile["photometric"] = NO_COLORS
 
     def describe(self) -> None:
         """Write names, and the scale of whole numbers."""
