@@ -1,5 +1,8 @@
 """Maps read back as they were written, with everything QGIS shows; nothing half-written stays."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import rasterio
@@ -117,6 +120,41 @@ def test_an_error_leaves_nothing_and_keeps_the_earlier_file(tmp_path):
         raise RuntimeError("power cut")
     assert (tmp_path / "a.tif").read_bytes() == before
     assert left(tmp_path) == ["a.tif", "a.tif.aux.xml"]
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes, as if the disk were full then."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit on the size of files")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("kind", ["tif", "cog", "png", "checkpoint"])
+def test_the_last_bytes_do_not_get_lost_on_a_full_disk(tmp_path, kind):
+    """GDAL writes them when it closes a file, and says nothing if it cannot."""
+    final = tmp_path / ("a.png" if kind == "png" else "a.tif")
+    more = {"cog": kind == "cog", "png": final if kind == "png" else None}
+    write_map(tmp_path / "a.tif", class_map(), (300,), **more)
+    enough = final.stat().st_size
+    frame = {"height": 300, "width": 270, "names": NAMES, "colors": COLORS}
+    writer = ClassMapWriter(tmp_path / "a.tif", **frame, **more)
+    writer.start()
+    try:
+        writer.write(0, class_map())
+        step = {"tif": writer.close, "checkpoint": writer.checkpoint}.get(kind, writer.finish)
+        if step == writer.finish:
+            writer.close()
+        with full_disk(enough - 500), pytest.raises(OSError, match="No space left"):
+            step()
+    finally:
+        writer.discard()
+    assert final.stat().st_size == enough
+    assert not list(tmp_path.glob("*.part*"))
 
 
 def test_four_classes_are_no_picture_with_alpha(tmp_path):

@@ -125,12 +125,17 @@ def require_lossless(path: Path, source: rasterio.DatasetReader) -> None:
 
 def _require_whole_png(path: Path) -> None:
     """Refuse a PNG without its end chunk: GDAL fills what is missing with zeros and reports nothing."""
+    if not is_whole_png(path):
+        raise UserError(
+            f"{path} cannot be read, it may be damaged (the end of the PNG is missing); replace it"
+        )
+
+
+def is_whole_png(path: Path) -> bool:
+    """Tell whether a PNG has its end chunk."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _PNG_TAIL))
-        if b"IEND" not in file.read():
-            raise UserError(
-                f"{path} cannot be read, it may be damaged (the end of the PNG is missing); replace it"
-            )
+        return b"IEND" in file.read()
 
 
 def open_quietly(name: Path | str) -> rasterio.DatasetReader:

@@ -1,5 +1,8 @@
 """A tiled GeoTIFF that grows from top to bottom and can be gone on with after an interruption."""
 
+import errno
+import itertools
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -13,6 +16,8 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
+
+from utils.data.raster_files import open_quietly
 
 TILE = 256
 _COG_TILE = 512  # the usual one: a viewer fetches tile by tile
@@ -61,7 +66,7 @@ class RowWriter:
         self.path, self.height, self.width, self.cog, self.flushed = path, height, width, cog, flushed
         self.part = path.with_name(f"{path.name}.part")
         self.rows = np.full((bands, min(TILE, height), width), nodata, dtype)
-        self.complete = self.written = 0
+        self.complete = self.written = self.secured = 0
         self.keep = False
         self.dataset: rasterio.io.DatasetWriter | None = None
         half = np.dtype(dtype) == np.float16
@@ -102,7 +107,7 @@ class RowWriter:
             os.truncate(self.part, size)  # what was written after the last checkpoint
         else:
             self._create()
-        self.written = self.complete = written
+        self.written = self.complete = self.secured = written
         self._open()
 
     def _create(self) -> None:
@@ -165,7 +170,7 @@ class RowWriter:
 
     def checkpoint(self) -> int:
         """Bring all written rows to the disk and return the size of the file in bytes."""
-        self.dataset.close()
+        self._secure()
         with self.part.open("rb+") as file:
             os.fsync(file.fileno())
             size = file.seek(0, os.SEEK_END)
@@ -189,7 +194,13 @@ class RowWriter:
         """Close the complete file, which keeps its temporary name."""
         if self.written != self.height:
             raise ValueError(f"{self.path} has {self.height} rows; only {self.complete} were given")
+        self._secure()
+
+    def _secure(self) -> None:
+        """Close the file and make sure that the rows written since the last time are in it."""
         self.dataset.close()
+        require_tiles(self.part, self.secured, self.written)
+        self.secured = self.written
 
     def finish(self) -> None:
         """Give the closed file its name; nothing happens where it has it already."""
@@ -199,6 +210,7 @@ class RowWriter:
             laid_out = self.path.with_name(f"{self.path.name}.cog.part")
             try:
                 rasterio.shutil.copy(self.part, laid_out, driver="COG", **self._cog_options())
+                require_tiles(laid_out, 0, self.height)
                 os.replace(laid_out, self.path)
             finally:
                 laid_out.unlink(missing_ok=True)
@@ -222,3 +234,29 @@ class RowWriter:
         finally:
             if not self.keep:
                 self.part.unlink(missing_ok=True)
+
+
+def require_tiles(path: Path, top: int, bottom: int) -> None:
+    """Raise an OSError where a tile of the rows from `top` to above `bottom` is not in a closed GeoTIFF.
+
+    GDAL writes the directory and the last 64 KiB when it closes a file, and says nothing where it cannot.
+    """
+    size = path.stat().st_size
+    try:
+        with open_quietly(path) as file:
+            height, width = file.block_shapes[0]
+            rows, columns = range(top // height, math.ceil(bottom / height)), math.ceil(file.width / width)
+            for row, column, band in itertools.product(rows, range(columns), file.indexes):
+                start, length = (
+                    file.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=band)
+                    for what in ("OFFSET", "SIZE")
+                )
+                if start is None or int(start) + int(length) > size:
+                    raise disk_is_full(path)
+    except RasterioError as error:
+        raise disk_is_full(path) from error
+
+
+def disk_is_full(path: Path) -> OSError:
+    """Return the error of a file that GDAL could not write to its end."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

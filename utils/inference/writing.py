@@ -10,9 +10,10 @@ import rasterio.shutil
 from PIL import Image
 
 from utils.data.labels import Classes
+from utils.data.raster_files import is_whole_png
 from utils.files import replacing
 from utils.inference.class_map import class_dtype, no_data_value
-from utils.inference.row_writer import RowWriter
+from utils.inference.row_writer import RowWriter, disk_is_full
 from utils.inference.scores import QUANTA, Scores
 
 Color = tuple[int, int, int]
@@ -104,6 +105,8 @@ class ClassMapWriter(RowWriter):
         # Without it GDAL would keep the names in a side file of the temporary name.
         with replacing(self.png) as picture, rasterio.Env(GDAL_PAM_ENABLED=False):
             rasterio.shutil.copy(self.part, picture, driver="PNG")
+            if not is_whole_png(picture):
+                raise disk_is_full(picture)
         self.part.unlink()
 
 
