@@ -17,6 +17,7 @@ from utils.data.transforms import Augmentation
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+UNWRITABLE = Path("/proc")  # for root too; Linux has it
 # Parameters without a gradient: (family, part of the name) -> reason.
 NO_GRADIENT = {("emanet", "decoder.middle."): "no gradient passes the expectation maximisation"}
 

@@ -14,7 +14,7 @@ import Structure
 from evaluate import main
 from nets.errors import UserError
 from tests.evaluation_helpers import CLASSES, Brightest, read_csv
-from tests.helpers import ROOT, quick_answer
+from tests.helpers import ROOT, UNWRITABLE, quick_answer
 from utils.data.band_choice import TrainedBands
 from utils.data.labels import Classes
 from utils.evaluation.metrics import compute_metrics
@@ -95,6 +95,9 @@ def test_mistakes_of_the_user(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the results would stand beside x.pth
     fails("--SPLIT tset is given, .* has test; choose one", "--SPLIT", "tset")
     fails("is a file; give a folder", "--OUTPUT", str(dataset / "classes.json"))
+    if UNWRITABLE.is_dir():
+        fails("--OUTPUT /proc cannot be .* written into", "--OUTPUT", str(UNWRITABLE))
+        fails("--SHOW_DIR /proc cannot", "--SHOW_DIR", str(UNWRITABLE), "--OUTPUT", str(tmp_path / "out"))
     names = json.dumps({"names": ["rock", "ice", "snow"]})
     (dataset / "classes.json").write_text(names, encoding="utf-8")
     fails(r"names 3 classes \(rock, ice, snow\), the checkpoint 2 \(rock, ice\)")

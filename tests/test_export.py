@@ -16,7 +16,7 @@ import predict_small
 from nets import create_model
 from nets.errors import UserError
 from Structure import load_network
-from tests.helpers import randomize
+from tests.helpers import UNWRITABLE, randomize
 from utils.checkpoint import network_state, write_checkpoint
 from utils.data.labels import Classes, default_colors
 from utils.deployment import formats
@@ -214,6 +214,7 @@ def write_tiles(data, bands):
     [
         (["--OUTPUT", "x.pt2"], "ONNX files end in .onnx"),
         (["--OUTPUT", "nowhere/x.onnx"], "cannot be written"),
+        (["--OUTPUT", f"{UNWRITABLE}/x.onnx"], "cannot be written"),
         (["--WEIGHTS", "best.onnx"], "is an exported file already"),
         (["--FORMAT", "tflite"], "invalid choice: 'tflite'"),
     ],

@@ -16,7 +16,7 @@ from torch import nn
 import predict_large
 import predict_small
 from nets.errors import UserError
-from tests.helpers import shared_data
+from tests.helpers import UNWRITABLE, shared_data
 from utils.data.labels import Classes
 from utils.data.raster import read_image
 from utils.inference.inputs import result_names
@@ -207,6 +207,9 @@ def test_output_never_overwrites_the_input(program, network, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert run(program, tmp_path / "a.tif", tmp_path / "file") == 2
     assert "cannot be made" in capsys.readouterr().err
+    if UNWRITABLE.is_dir():
+        assert run(program, tmp_path / "a.tif", UNWRITABLE) == 2
+        assert "written into" in capsys.readouterr().err
     assert (tmp_path / "a.tif").read_bytes() == before
 
 

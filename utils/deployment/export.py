@@ -9,7 +9,7 @@ from nets.errors import UserError
 from utils.deployment.check import Difference, ExportError, check
 from utils.deployment.formats import Format
 from utils.deployment.ties import unpools
-from utils.files import replacing
+from utils.files import replacing, try_to_write
 
 
 def output_path(given: str | None, weights: str, chosen: Format) -> Path:
@@ -25,6 +25,12 @@ def output_path(given: str | None, weights: str, chosen: Format) -> Path:
         raise UserError(f"--WEIGHTS {weights} is an exported file already; give the checkpoint")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise UserError(f"--OUTPUT {path} cannot be written; give a file in a folder that exists")
+    try:
+        try_to_write(path.absolute().parent)
+    except OSError as error:
+        raise UserError(
+            f"--OUTPUT {path} cannot be written ({error.strerror}); give a file in another folder"
+        ) from error
     return path
 
 

@@ -20,6 +20,7 @@ from utils.evaluation.metrics import ConfusionMatrix, Metrics
 from utils.evaluation.overlays import overlay, preview, side_by_side
 from utils.evaluation.plots import draw_confusion
 from utils.evaluation.report import write_confusion, write_images, write_metrics
+from utils.files import make_folder
 from utils.inference.messages import classes_line
 from utils.inference.writing import write_png
 
@@ -112,11 +113,12 @@ def introduction(dataset: DatasetInfo, split: str, device: str) -> str:
 
 
 def output_folder(given: str | None, beside: Path, split: str) -> Path:
-    """Return the folder of the results: the given one, or `evaluation_<split>` in the folder `beside`."""
+    """Make the folder of the results: the given one, or `evaluation_<split>` in the folder `beside`."""
     default = beside / f"evaluation_{split.replace('/', '_')}"
     output = Path(given) if given else default
     if output.exists() and not output.is_dir():
         raise UserError(f"--OUTPUT {output} is a file; give a folder, it is made where it does not exist")
+    make_folder(output, "--OUTPUT")
     return output
 
 
@@ -128,11 +130,10 @@ def write_results(
     boundary: BoundaryIoU | None = None,
     scenes: Mapping[str, Metrics] | None = None,
 ) -> None:
-    """Write metrics.csv, confusion.csv, confusion.png and per_image.csv into a folder, which is made.
+    """Write metrics.csv, confusion.csv, confusion.png and per_image.csv into a folder.
 
     Where the images are blocks of scenes, per_scene.csv has the scores of each scene.
     """
-    output.mkdir(parents=True, exist_ok=True)
     classes = images.classes.names
     write_metrics(confusion.compute(), classes, output / "metrics.csv", boundary)
     write_confusion(confusion.matrix, classes, output / "confusion.csv")
@@ -146,7 +147,7 @@ def overlay_writer(
     folder: Path, classes: Classes, band_names: Sequence[str | None]
 ) -> Callable[[dict, Tensor], None]:
     """Return a function that writes the class colours of a batch over its images, a PNG for each."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "--SHOW_DIR")
 
     def write(batch: dict, predictions: Tensor) -> None:
         for image, valid, name, ids in zip(

@@ -12,6 +12,7 @@ from utils.data.extra_images import ExtraImages
 from utils.data.raster import RasterInfo
 from utils.data.raster_files import is_virtual
 from utils.data.source import select_bands, source_info
+from utils.files import make_folder
 from utils.inference.sources import find_sources, stem_and_ending
 
 _ENDINGS = (
@@ -122,12 +123,7 @@ def collect_jobs(
     _note_orders(work, bands.names)
     if not work.jobs:
         work.raise_failures(output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--OUTPUT {output} cannot be made ({error.strerror}); give another folder"
-        ) from error
+    make_folder(output, "--OUTPUT")
     return work
 
 
