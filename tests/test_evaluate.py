@@ -194,5 +194,8 @@ def test_maps_on_the_disk_are_judged_without_a_network(dataset, tmp_path, monkey
     fails(r"a\.png holds 7 in 40 pixels; class ids from 0 to 1 are wanted")
     Image.fromarray(ids[1:]).save(maps / "a.png")
     fails(r"a\.png has 39 x 40 pixels, its image 40 x 40")
+    np.save(maps / "a.npy", ids)
+    fails(r"has 2 maps of a: a\.png and a\.npy; leave only")
+    (maps / "a.npy").unlink()
     (maps / "a.png").unlink()
     fails(r"has no map of a; a\.tif or a\.png is wanted")

@@ -22,18 +22,24 @@ def find_maps(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     """Return the class map of each image: its name, or the last part of it, as tif, png or npy.
 
     Raises:
-        UserError: an image has no map, or two images would share one.
+        UserError: an image has no map or several, or two images would share one.
     """
     maps: dict[str, Path] = {}
     for name in names:
         stems = dict.fromkeys((name, name.rsplit("/", 1)[-1]))
-        found = [folder / f"{stem}{ending}" for stem in stems for ending in _ENDINGS]
-        path = next((path for path in found if path.is_file()), None)
-        if path is None:
+        wanted = [[folder / f"{stem}{ending}" for ending in _ENDINGS] for stem in stems]
+        found = next((there for some in wanted if (there := [path for path in some if path.is_file()])), [])
+        if not found:
             raise UserError(
-                f"--PREDICTIONS {folder} has no map of {name}; {found[0].name} or {found[1].name} is wanted, "
-                "as the predict programs write them"
+                f"--PREDICTIONS {folder} has no map of {name}; {wanted[0][0].name} or {wanted[0][1].name} is "
+                "wanted, as the predict programs write them"
             )
+        if len(found) > 1:  # of two runs into one folder: which is the later one cannot be told
+            raise UserError(
+                f"--PREDICTIONS {folder} has {len(found)} maps of {name}: "
+                f"{' and '.join(path.name for path in found)}; leave only the one that is meant"
+            )
+        path = found[0]
         if path in maps.values():
             raise UserError(f"{path} would be the map of two images; keep the sub-folders of the data set")
         maps[name] = path
