@@ -17,8 +17,10 @@ from tests.evaluation_helpers import CLASSES, Brightest, read_csv
 from tests.helpers import ROOT, UNWRITABLE, quick_answer
 from utils.data.band_choice import TrainedBands
 from utils.data.labels import Classes
+from utils.data.layout import reading_of
 from utils.evaluation.metrics import compute_metrics
-from utils.evaluation.split import compare_classes, open_split
+from utils.evaluation.split import compare_classes, open_split, reading_as_trained
+from utils.options import evaluate_options
 
 
 @pytest.fixture
@@ -155,6 +157,15 @@ def test_windows_and_augmentations_change_nothing_for_a_pointwise_network(datase
     assert "BoundaryIoU" in results[0][0].splitlines()[0]
     shown = {path.name: Image.open(path).size for path in (tmp_path / "shown").iterdir()}
     assert shown == {"a.png": (40, 40), "b.png": (40, 40), "sub_c.png": (50, 64), "d.png": (70, 33)}
+
+
+def test_what_training_held_back_can_be_told_where_only_maps_are_there():
+    words = ["--PREDICTIONS", "maps", "--SEED", "5", "--VAL_FRACTION", "0.3"]
+    given, plain = evaluate_options(words), evaluate_options(words[:2])
+    assert reading_as_trained(given, {}) == reading_of({"SEED": 5, "VAL_FRACTION": 0.3})
+    trained = {"SEED": 7, "VAL_FRACTION": 0.2}
+    assert reading_as_trained(plain, trained) == reading_of(trained)
+    assert reading_as_trained(plain, {}) == reading_of({})
 
 
 def test_maps_on_the_disk_are_judged_without_a_network(dataset, tmp_path, monkeypatch, capsys):

@@ -44,6 +44,13 @@ EXTRA_IMAGES = Flag(
     "several with commas; looked for in the data set's folder first; a file where there is one image",
     metavar="DIR[,DIR]",
 )
+VAL_FRACTION = Flag(
+    "VAL_FRACTION",
+    0.1,
+    "share of the training images, or of a scene's labelled pixels, held back where no validation "
+    "list exists; which ones follows from --SEED",
+    number(float, 0, 0.9, above=True),
+)
 
 TRAINING_SET = (
     DATASET_PATH,
@@ -58,13 +65,7 @@ TRAINING_SET = (
     LABEL_MAP,
     BAND_INDEX,
     EXTRA_IMAGES,
-    Flag(
-        "VAL_FRACTION",
-        0.1,
-        "share of the training images, or of a scene's labelled pixels, held back where no validation "
-        "list exists; which ones follows from --SEED",
-        number(float, 0, 0.9, above=True),
-    ),
+    VAL_FRACTION,
 )
 
 EVALUATED_SET = (
@@ -81,6 +82,18 @@ EVALUATED_SET = (
     ),
     replace(LABEL_MAP, help=f"{LABEL_MAP.help}; default: as in training"),
     replace(EXTRA_IMAGES, help=f"{EXTRA_IMAGES.help}; default: as in training"),
+    # Maps do not say what the network that made them had seen.
+    replace(
+        VAL_FRACTION,
+        default=None,
+        help=f"{VAL_FRACTION.help}; default: as in training, 0.1 with --PREDICTIONS",
+    ),
+    Flag(
+        "SEED",
+        None,
+        "what training held back follows from it; default: as in training, 0 with --PREDICTIONS",
+        number(int, 0),
+    ),
     Flag(
         "SPLIT",
         "val",

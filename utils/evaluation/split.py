@@ -70,7 +70,7 @@ def reading_as_trained(options: argparse.Namespace, trained: Mapping[str, object
         trained: flags of the run, empty where the checkpoint has none. What the run held back follows from
             its seed. Its label map is in the checkpoint's label table, its bands are in the checkpoint.
     """
-    names = ("DATASET_FORMAT", "LABEL_DIR", "TASK", "EXTRA_IMAGES")
+    names = ("DATASET_FORMAT", "LABEL_DIR", "TASK", "EXTRA_IMAGES", "VAL_FRACTION", "SEED")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return reading_of({**trained, **given, "LABEL_MAP": options.LABEL_MAP, "BAND_INDEX": None})
 
