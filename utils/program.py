@@ -1,5 +1,6 @@
 """What every command-line program does around its own work: errors, exit codes, output encoding."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -7,6 +8,9 @@ from pathlib import Path
 
 from nets.errors import UserError
 from utils.processes import is_launched, note_failure, quiet_beside_the_first
+
+# The disk is full, or the user's share of it; Windows has no such shares.
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class Stopped(BaseException):
@@ -25,9 +29,9 @@ class Stopped(BaseException):
 def run_program(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
     """Run `main(argv)` and return the exit code.
 
-    A `UserError` becomes one line on stderr and code 2, Ctrl-C becomes code 130, `Stopped` has its own code.
-    Every other exception is a defect and keeps its traceback. Of several processes only the first to fail
-    says why.
+    A `UserError` becomes one line on stderr and code 2, a full disk one and code 1, Ctrl-C becomes code 130,
+    `Stopped` has its own code. Every other exception is a defect and keeps its traceback. Of several
+    processes only the first to fail says why.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that cannot show a class name must not stop the run
@@ -45,7 +49,9 @@ def run_program(main: Callable[[list[str] | None], int | None], argv: list[str] 
         return _end(stop.code, f"{program}: {stop}")
     except KeyboardInterrupt:
         return _end(130, f"{program}: stopped by Ctrl-C")
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return _end(1, f"{program}: {_full(error)}")
         is_first, code = note_failure(1)
         if is_first:
             raise
@@ -59,6 +65,11 @@ def _end(code: int, line: str) -> int:
         # Another process may have left a progress bar on the line.
         print(f"\n{line}" if is_launched() else line, file=sys.stderr)
     return code
+
+
+def _full(error: OSError) -> str:
+    where = f"{error.filename} could not be written: " if error.filename else ""
+    return f"{where}{error.strerror}; make room and start again, with --RESUME where the program has it"
 
 
 def _message(mistake: UserError) -> str:
