@@ -12,8 +12,9 @@ import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 
-from utils.data.findings import FileError
-from utils.data.labels import pack_color, pack_colors, whole_numbers
+from utils.data.ground_control import GroundControl, ground_control
+from utils.data.label_bands import label_bands, label_nodata, require_label
+from utils.data.labels import pack_colors, whole_numbers
 from utils.data.open_files import kept_open
 from utils.data.pictures import MOST_PIXELS, read_picture
 from utils.data.pieces import Source
@@ -38,6 +39,7 @@ class RasterInfo:
         nodata: The value that stands for "no data", or None.
         has_alpha: An alpha band was read as a mask of valid pixels.
         pieces: What is read where bands are selected or stacked; empty: the file as it is.
+        ground: Ground control points of a file without a transform, or None.
     """
 
     path: Path | str
@@ -51,6 +53,7 @@ class RasterInfo:
     nodata: float | None
     has_alpha: bool = False
     pieces: Source = ()
+    ground: GroundControl | None = None
 
 
 def raster_info(path: Path | str) -> RasterInfo:
@@ -83,6 +86,7 @@ def _info(path: Path, pages: list[rasterio.DatasetReader]) -> RasterInfo:
         transform=None if first.transform.is_identity else first.transform,
         nodata=first.nodata,
         has_alpha=len(first.indexes) > len(colour_bands(first)),
+        ground=ground_control(first),
     )
 
 
@@ -204,7 +208,7 @@ def read_label(
         valid = np.ones(label.shape, dtype=bool)
     elif is_npy(path):
         array = open_npy(path)
-        _require_label(path, array.shape[0])
+        require_label(path, array.shape[0])
         rows, columns = slices(checked(window, array.shape[1:]))
         label = np.array(array[0, rows, columns], dtype=native(array.dtype))
         valid = np.ones(label.shape, dtype=bool)
@@ -221,8 +225,8 @@ def _read_label_by_gdal(path: Path, window: Window | None) -> tuple[np.ndarray, 
     with kept_open(path) as pages:
         source = pages[0]
         require_lossless(path, source)
-        bands = _label_bands(pages)
-        _require_label(path, len(bands), source.dtypes[0])
+        bands = label_bands(pages)
+        require_label(path, len(bands), source.dtypes[0])
         window = checked(window, source.shape)
         whole = _whole_first(source)
         part = rasterio_window(checked(None, source.shape) if whole else window)
@@ -230,7 +234,7 @@ def _read_label_by_gdal(path: Path, window: Window | None) -> tuple[np.ndarray, 
         if whole:
             rows, columns = slices(window)
             label, valid = label[:, rows, columns], valid[rows, columns]
-        return label[0] if len(bands) == 1 else pack_colors(label), valid, _label_nodata(pages)
+        return label[0] if len(bands) == 1 else pack_colors(label), valid, label_nodata(pages)
 
 
 def label_info(path: Path | str) -> RasterInfo:
@@ -239,9 +243,9 @@ def label_info(path: Path | str) -> RasterInfo:
     if is_npy(path):
         return raster_info(path)
     with open_raster(path) as pages:
-        count = len(_label_bands(pages))
+        count = len(label_bands(pages))
         return replace(
-            _info(path, pages), bands=count, band_names=(None,) * count, nodata=_label_nodata(pages)
+            _info(path, pages), bands=count, band_names=(None,) * count, nodata=label_nodata(pages)
         )
 
 
@@ -273,26 +277,3 @@ def _whole_first(source: rasterio.DatasetReader) -> bool:
 
 def _is_palette(source: rasterio.DatasetReader) -> bool:
     return source.count == 1 and source.colorinterp[0] == ColorInterp.palette
-
-
-def _label_bands(pages: list[rasterio.DatasetReader]) -> list[int]:
-    """Return the bands of a label: one of numbers or three of colours, without alpha."""
-    return list(range(len(pages))) if len(pages) > 1 else colour_bands(pages[0])
-
-
-def _label_nodata(pages: list[rasterio.DatasetReader]) -> float | None:
-    nodata = pages[0].nodata
-    colors = nodata is not None and len(_label_bands(pages)) == 3 and float(nodata).is_integer()
-    return pack_color((nodata,) * 3) if colors else nodata
-
-
-def _require_label(path: Path, count: int, dtype: str = "") -> None:
-    if count != 1 and (count, dtype) != (3, "uint8"):
-        has = f"{count} bands{f' of {dtype}' if dtype else ''}"
-        raise FileError(
-            f"{path} has {has}; a label is one band of class ids, or red, green and blue of 8 bits; "
-            "where each band is a class, give --TASK multilabel",
-            "label bands",
-            path,
-            has,
-        )

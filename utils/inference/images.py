@@ -78,4 +78,4 @@ def predict_image(
 
 def is_georeferenced(info: RasterInfo) -> bool:
     """Whether the map should carry coordinates, which only a GeoTIFF can."""
-    return info.crs is not None or info.transform is not None
+    return info.crs is not None or info.transform is not None or info.ground is not None

@@ -41,7 +41,8 @@ class Job:
     def frame(self) -> dict:
         """Size and coordinates of the image, which are those of its results."""
         info = self.info
-        return {"height": info.height, "width": info.width, "crs": info.crs, "transform": info.transform}
+        size, place = {"height": info.height, "width": info.width}, {"crs": info.crs, "ground": info.ground}
+        return {**size, **place, "transform": info.transform}
 
     def product(self, ending: str) -> Path:
         """Return the path of a result, e.g. for the ending `_overlay.png`."""
@@ -121,6 +122,7 @@ def collect_jobs(
             work.failures[path] = str(mistake)
     work.jobs = _choose(infos, output, bands)
     _note_orders(work, bands.names)
+    _note_ground_control(work)
     if not work.jobs:
         work.raise_failures(output)
     make_folder(output, "--OUTPUT")
@@ -152,6 +154,16 @@ def _note_orders(work: Jobs, names: Sequence[str | None]) -> None:
         )
         more = f" and of {len(chosen) - 1} more images" if len(chosen) > 1 else ""
         work.notices.append(f"bands of {first.info.path}{more} are taken in this order: {places}")
+
+
+def _note_ground_control(work: Jobs) -> None:
+    known = [job.info for job in work.jobs if job.info.ground is not None]
+    if known:
+        more = f" and {len(known) - 1} more images" if len(known) > 1 else ""
+        work.notices.append(
+            f"{known[0].path}{more}: ground control points and no transform; the maps carry the same points "
+            "(gdalwarp makes a grid of them), polygons count pixels"
+        )
 
 
 def result_names(paths: list[Path | str]) -> list[str]:

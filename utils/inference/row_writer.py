@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
+from utils.data.ground_control import GroundControl
 from utils.data.raster_files import open_quietly
 
 TILE = 256
@@ -41,6 +42,7 @@ class RowWriter:
         nodata: value without a class or probability.
         crs: WKT, or None.
         transform: pixel to map coordinates, or None.
+        ground: ground control points where there is no transform, or None.
         cog: lay the finished file out as a cloud-optimised GeoTIFF, with overviews.
         flushed: called with (top, rows (bands, h, W)) when rows are written.
         options: further creation options of GDAL's GTiff driver.
@@ -59,6 +61,7 @@ class RowWriter:
         nodata: float,
         crs: str | None = None,
         transform: Affine | None = None,
+        ground: GroundControl | None = None,
         cog: bool = False,
         flushed: Callable[[int, np.ndarray], object] | None = None,
         **options: object,
@@ -86,6 +89,7 @@ class RowWriter:
             "INTERLEAVE": "BAND",
             **({"NBITS": 16} if half else {}),
             **({} if transform is None else {"transform": transform}),
+            **({} if ground is None else ground.profile()),
             **options,
         }
 
