@@ -57,6 +57,28 @@ def test_a_bad_label_is_named_before_anything_is_written(data, tmp_path, capsys)
     assert not (tmp_path / "pth_files").exists()
 
 
+@pytest.mark.parametrize(
+    ("empty", "message"),
+    [
+        ([1], "no number is in band 2 (band_2) of 3; choose others by --BAND_INDEX"),
+        ([0, 2], "no number is in bands 1 (band_1), 3 (band_3) of 3; choose others by --BAND_INDEX"),
+        (None, "each is no-data, NaN or infinite in some band"),
+    ],
+)
+def test_images_without_a_valid_pixel(data, tmp_path, capsys, empty, message):
+    for path in (data / "images").iterdir():
+        image = np.random.default_rng(0).random((3, 48, 48), dtype=np.float32)
+        if empty is None:  # every band has numbers, and no pixel has all of them
+            image[0, :24], image[1, 24:] = np.nan, np.inf
+        else:
+            image[empty] = np.nan
+        write_raster(path, image)
+    assert run(data) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "pixels of the training images is valid: " in error and message in error
+    assert not (tmp_path / "pth_files").exists()
+
+
 def test_an_image_that_breaks_in_a_worker_is_still_one_line(data, capsys, monkeypatch):
     def broken(self, sample, *_):
         raise UserError(f"{sample.image} is damaged")
