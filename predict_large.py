@@ -33,7 +33,7 @@ def predict(options: argparse.Namespace) -> None:
     from utils.data.band_choice import TrainedBands
     from utils.data.labels import Classes
     from utils.data.loaders import default_workers
-    from utils.devices import check_batch, describe
+    from utils.devices import batch_of_each, describe
     from utils.distributed import count, join, leads, leave
     from utils.inference.inputs import collect_jobs
     from utils.inference.memory import BackingOff
@@ -44,13 +44,13 @@ def predict(options: argparse.Namespace) -> None:
     from utils.inference.whole import predictor
 
     device = join(options)
-    check_batch(options.BATCH_SIZE, count(), "processes")
+    batch_size = batch_of_each(options.BATCH_SIZE, count(), "processes")
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
     bands = TrainedBands.of(network)
     work = collect_jobs(options.INPUT, options.OUTPUT, bands, options.EXTRA_IMAGES)
     crop = tuple(network.about["crop_size"])
-    windows, results = plan(options, crop, options.BATCH_SIZE // count(), classes.task)
+    windows, results = plan(options, crop, batch_size, classes.task)
     print(introduction(bands, classes, describe([device], count()), work, options.TTA))
     memory = max(memory_estimate(job.info, classes, windows, results) for job in work.jobs)
     print(

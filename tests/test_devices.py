@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nets.errors import UserError
-from utils.devices import check_batch, choose_devices, describe
+from utils.devices import USUAL_BATCH, batch_of_each, check_batch, choose_devices, describe
 from utils.options import train_options
 
 
@@ -53,6 +53,12 @@ def test_the_total_batch_must_divide():
         check_batch(4, 3)
     with pytest.raises(UserError, match="nearest that do: 3"):
         check_batch(2, 3)
+
+
+def test_each_has_its_share_of_the_batch_or_the_usual_one():
+    assert batch_of_each(6, 3) == 2 and batch_of_each(None, 3) == batch_of_each(None, 8) == USUAL_BATCH
+    with pytest.raises(UserError, match="--BATCH_SIZE 4 does not divide by 3 processes"):
+        batch_of_each(4, 3, "processes")
 
 
 def test_the_gpu_of_apples_machines(monkeypatch):

@@ -15,12 +15,13 @@ from tests import two_processes
 from tests.helpers import ROOT
 from tests.tiny_dataset import write_dataset
 from tests.training_helpers import COMMON
+from utils import launch
 from utils.checkpoint import read_checkpoint
 from utils.data.dataset import SegmentationDataset
 from utils.data.labels import Classes
 from utils.data.loaders import TrainingSampler, evaluation_loader
 from utils.data.samples import Sample
-from utils.options import train_options
+from utils.options import evaluate_options, predict_large_options, train_options
 from utils.training.launch import processes_to_start
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -99,6 +100,11 @@ def test_how_many_processes(monkeypatch):
     ):
         with pytest.raises(UserError, match=message):
             start(*words)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)  # no batch is asked for where it is free
+    for parse in (evaluate_options, predict_large_options):
+        assert launch.processes_to_start(parse(["--WEIGHTS", "x.pth"])) == 3
+        with pytest.raises(UserError, match="--BATCH_SIZE 4 does not divide by 3 GPUs"):
+            launch.processes_to_start(parse(["--WEIGHTS", "x.pth", "--BATCH_SIZE", "4"]))
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert start() == 1, "a launcher has started them"

@@ -7,7 +7,7 @@ import pytest
 from nets.errors import UserError
 from tests.helpers import ROOT, quick_answer
 from utils import options
-from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, SHARING, TRAINING
+from utils.flags import DATA, HARDWARE, NETWORK, PREDICTING, PROCESSES, SHARING, TRAINING
 from utils.inference_flags import EVALUATION, EXPORT, PREDICTION, SCENES, WINDOWS
 from utils.run_flags import RUN
 
@@ -116,9 +116,9 @@ def test_hardware_flags_are_the_same_everywhere(flag):
 def test_no_flag_is_defined_twice_in_a_program():
     for groups in (
         (DATA, NETWORK, TRAINING, RUN, PROCESSES, HARDWARE),
-        (EVALUATION, SHARING, HARDWARE),
-        (PREDICTION, HARDWARE),
-        (PREDICTION, WINDOWS, SCENES, SHARING, HARDWARE),
+        (EVALUATION, SHARING, PREDICTING),
+        (PREDICTION, PREDICTING),
+        (PREDICTION, WINDOWS, SCENES, SHARING, PREDICTING),
         (EXPORT,),
     ):
         names = [flag.name for _, flags in groups for flag in flags]

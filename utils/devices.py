@@ -7,6 +7,9 @@ from torch import nn
 
 from nets.errors import UserError
 
+# Images or windows that a device predicts at a time.
+USUAL_BATCH = 4
+
 
 def choose_devices(options: argparse.Namespace) -> list[torch.device]:
     """Return the devices that MODE, GPU_ID, GPU_LIST and USE_CPU ask for, the first one leading.
@@ -63,6 +66,18 @@ def check_batch(batch_size: int, count: int, what: str = "GPUs") -> None:
         raise UserError(
             f"--BATCH_SIZE {batch_size} does not divide by {count} {what}; nearest that do: {nearest}"
         )
+
+
+def batch_of_each(batch_size: int | None, count: int, what: str = "GPUs") -> int:
+    """Return the share that each of `count` devices has of a total batch; None is `USUAL_BATCH` for each.
+
+    Raises:
+        UserError: they cannot share it evenly.
+    """
+    if batch_size is None:
+        return USUAL_BATCH
+    check_batch(batch_size, count, what)
+    return batch_size // count
 
 
 def place(network: nn.Module, devices: list[torch.device]) -> nn.Module:

@@ -4,11 +4,14 @@ A default of None means that something better informed decides: the data (`--BAN
 (`--INIT_LR`), the checkpoint (`--WINDOW`). Nothing here imports torch, so that `--help` answers at once.
 """
 
+from dataclasses import replace
+
 from utils.data.augment_level import DEFAULT, KEYS, LEVELS
 from utils.dataset_flags import TRAINING_SET
 from utils.flag_types import Flag, augment, number, parallel_mode, scaling, size_pair
 from utils.optimisation_flags import OPTIMISATION
 
+BATCH_SIZE = Flag("BATCH_SIZE", 4, "images or windows per step, the total over all devices", number(int, 1))
 HARDWARE = (
     "hardware and loading (the same in every program that runs a network)",
     (
@@ -22,7 +25,7 @@ HARDWARE = (
         Flag("GPU_ID", None, "number of the one GPU to use", number(int, 0)),
         Flag("GPU_LIST", None, 'numbers of the GPUs to use, as in "0,1"', metavar='"0,1"'),
         Flag("USE_CPU", False, "compute on the CPU even where a GPU is present", None),
-        Flag("BATCH_SIZE", 4, "images or windows per step, the total over all devices", number(int, 1)),
+        BATCH_SIZE,
         Flag(
             "NUM_WORKERS",
             None,
@@ -32,6 +35,14 @@ HARDWARE = (
         ),
     ),
 )
+
+# Nothing that is predicted depends on the batch, so it need not be chosen.
+FREE_BATCH = replace(
+    BATCH_SIZE,
+    default=None,
+    help=f"{BATCH_SIZE.help}; default: 4 for each; scenes take fewer windows where 4 do not fit in memory",
+)
+PREDICTING = (HARDWARE[0], tuple(FREE_BATCH if flag is BATCH_SIZE else flag for flag in HARDWARE[1]))
 
 WEIGHTS = Flag("WEIGHTS", None, "checkpoint written by train.py; it knows network, classes and bands")
 

@@ -19,7 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from nets.errors import UserError
 from utils.data.loaders import processors
-from utils.devices import check_batch, choose_devices
+from utils.devices import batch_of_each, choose_devices
 from utils.processes import is_launched
 
 
@@ -39,7 +39,7 @@ def processes_to_start(options: argparse.Namespace) -> int:
             "choose them with --GPU_LIST, or use --USE_CPU"
         )
     wanted = len(devices) if devices[0].type != "cpu" else asked or 1
-    check_batch(options.BATCH_SIZE, wanted, "processes" if devices[0].type == "cpu" else "GPUs")
+    batch_of_each(options.BATCH_SIZE, wanted, "processes" if devices[0].type == "cpu" else "GPUs")
     return wanted
 
 

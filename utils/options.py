@@ -6,7 +6,7 @@ import sys
 
 from nets.errors import UserError
 from utils.config_file import config_words
-from utils.flags import DATA, HARDWARE, NETWORK, PROCESSES, SHARING, STRUCTURE, TRAINING
+from utils.flags import DATA, HARDWARE, NETWORK, PREDICTING, PROCESSES, SHARING, STRUCTURE, TRAINING
 from utils.inference_flags import EVALUATION, EXPORT, PREDICTION, SCENES, WINDOWS
 from utils.run_flags import COMPARISON, RUN
 
@@ -98,22 +98,22 @@ def train_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 def evaluate_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the flags of evaluate.py."""
-    options = parse("Measure a trained network on a labelled split.", (EVALUATION, SHARING, HARDWARE), argv)
+    options = parse("Measure a trained network on a labelled split.", (EVALUATION, SHARING, PREDICTING), argv)
     if not options.PREDICTIONS:
         return need_weights(options)
     # Class maps are compared one by one, and no network runs.
-    options.USE_CPU, options.BATCH_SIZE = True, options.PROCESSES or 1
+    options.USE_CPU, options.BATCH_SIZE = True, None
     return options
 
 
 def predict_small_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the flags of predict_small.py."""
-    return need_weights(parse("Predict images that fit in memory.", (PREDICTION, HARDWARE), argv))
+    return need_weights(parse("Predict images that fit in memory.", (PREDICTION, PREDICTING), argv))
 
 
 def predict_large_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the flags of predict_large.py."""
-    groups = (PREDICTION, WINDOWS, SCENES, SHARING, HARDWARE)
+    groups = (PREDICTION, WINDOWS, SCENES, SHARING, PREDICTING)
     return need_weights(parse("Predict scenes of any size.", groups, argv))
 
 

@@ -16,7 +16,7 @@ from utils.data.labels import Classes
 from utils.data.layout import DatasetInfo, scan_dataset
 from utils.data.loaders import default_workers, evaluation_loader
 from utils.data.samples import Sample, evaluation_samples
-from utils.devices import check_batch, describe
+from utils.devices import batch_of_each, describe
 from utils.distributed import count, rank
 from utils.evaluation.evaluate import evaluate_network
 from utils.evaluation.files import Each, evaluate_files, find_maps, read_map
@@ -69,8 +69,7 @@ def open_subject(
 def _network(
     options: argparse.Namespace, load_network: Callable[[str], nn.Module], device: torch.device
 ) -> Subject:
-    check_batch(options.BATCH_SIZE, count(), "processes")
-    batch_size = options.BATCH_SIZE // count()
+    batch_size = batch_of_each(options.BATCH_SIZE, count(), "processes")
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
     if options.TASK not in (None, network.task):
