@@ -1,8 +1,5 @@
 """A tiled GeoTIFF that grows from top to bottom and can be gone on with after an interruption."""
 
-import errno
-import itertools
-import math
 import os
 import warnings
 from collections.abc import Callable
@@ -11,17 +8,16 @@ from types import TracebackType
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from utils.data.ground_control import GroundControl
-from utils.data.raster_files import open_quietly
+from utils.inference.cog import overviews_of, write_cog
+from utils.inference.tiles import require_tiles
 
 TILE = 256
-_COG_TILE = 512  # the usual one: a viewer fetches tile by tile
 
 
 class RowWriter:
@@ -115,6 +111,7 @@ class RowWriter:
         self._open()
 
     def _create(self) -> None:
+        overviews_of(self.part).unlink(missing_ok=True)  # of a run that was interrupted: not of this file
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a plain image has no coordinates
             # Closing a file that may not be sparse would fill its tiles.
@@ -212,20 +209,11 @@ class RowWriter:
             return
         if self.cog:
             laid_out = self.path.with_name(f"{self.path.name}.cog.part")
-            try:
-                rasterio.shutil.copy(self.part, laid_out, driver="COG", **self._cog_options())
-                require_tiles(laid_out, 0, self.height)
-                os.replace(laid_out, self.path)
-            finally:
-                laid_out.unlink(missing_ok=True)
+            write_cog(self.part, laid_out, self.resampling, predictor="predictor" in self.profile)
+            os.replace(laid_out, self.path)
             self.part.unlink()
         else:
             os.replace(self.part, self.path)
-
-    def _cog_options(self) -> dict:
-        options = {"compress": "deflate", "blocksize": _COG_TILE, "bigtiff": "IF_SAFER"}
-        more = {"predictor": "YES"} if "predictor" in self.profile else {}
-        return {**options, **more, "overview_resampling": self.resampling, "overviews": "AUTO"}
 
     def discard(self) -> None:
         """Close the file; remove it unless it is to be kept."""
@@ -238,29 +226,3 @@ class RowWriter:
         finally:
             if not self.keep:
                 self.part.unlink(missing_ok=True)
-
-
-def require_tiles(path: Path, top: int, bottom: int) -> None:
-    """Raise an OSError where a tile of the rows from `top` to above `bottom` is not in a closed GeoTIFF.
-
-    GDAL writes the directory and the last 64 KiB when it closes a file, and says nothing where it cannot.
-    """
-    size = path.stat().st_size
-    try:
-        with open_quietly(path) as file:
-            height, width = file.block_shapes[0]
-            rows, columns = range(top // height, math.ceil(bottom / height)), math.ceil(file.width / width)
-            for row, column, band in itertools.product(rows, range(columns), file.indexes):
-                start, length = (
-                    file.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=band)
-                    for what in ("OFFSET", "SIZE")
-                )
-                if start is None or int(start) + int(length) > size:
-                    raise disk_is_full(path)
-    except RasterioError as error:
-        raise disk_is_full(path) from error
-
-
-def disk_is_full(path: Path) -> OSError:
-    """Return the error of a file that GDAL could not write to its end."""
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

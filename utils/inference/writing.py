@@ -13,8 +13,9 @@ from utils.data.labels import Classes
 from utils.data.raster_files import is_whole_png
 from utils.files import replacing
 from utils.inference.class_map import class_dtype, no_data_value
-from utils.inference.row_writer import RowWriter, disk_is_full
+from utils.inference.row_writer import RowWriter
 from utils.inference.scores import QUANTA, Scores
+from utils.inference.tiles import disk_is_full
 
 Color = tuple[int, int, int]
 # GDAL would call three bands of bytes red, green and blue, and a fourth alpha, by which programs then weight.
