@@ -33,7 +33,7 @@ def predict(options: argparse.Namespace) -> None:
     from utils.data.band_choice import TrainedBands
     from utils.data.labels import Classes
     from utils.data.loaders import default_workers
-    from utils.devices import batch_of_each, describe
+    from utils.devices import batch_of_each, describe, place_for_prediction
     from utils.distributed import count, join, leads, leave
     from utils.inference.inputs import collect_jobs
     from utils.inference.memory import BackingOff
@@ -60,7 +60,7 @@ def predict(options: argparse.Namespace) -> None:
     )
 
     threads = default_workers(device.type, count()) if options.NUM_WORKERS is None else options.NUM_WORKERS
-    network = network.to(device)
+    network = place_for_prediction(network, device)
     careful = BackingOff(predictor(network, device, options.TTA or ()), tqdm.write)
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB), hint_at_resume(work):
         totals = predict_all(work, ScenePredictor(careful, classes, windows, results, threads))

@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     from utils.data.band_choice import TrainedBands
     from utils.data.labels import Classes
     from utils.data.loaders import default_workers
-    from utils.devices import choose_devices, describe, place
+    from utils.devices import choose_devices, describe, place_for_prediction
     from utils.inference.ahead import ahead, attempted
     from utils.inference.class_map import ClassTotals
     from utils.inference.images import predict_image, read_job
@@ -28,15 +28,15 @@ def main(argv: list[str] | None = None) -> None:
     from utils.inference.scores import Scores
     from utils.inference.whole import predictor
 
-    devices = choose_devices(options)[:1]  # one image at a time has no use for more
+    device = choose_devices(options)[0]  # one image at a time has no use for more
     network = load_network(options.WEIGHTS)
     classes = Classes.from_dict(network.about["classes"])
     bands = TrainedBands.of(network)
     work = collect_jobs(options.INPUT, options.OUTPUT, bands, options.EXTRA_IMAGES)
-    predict = predictor(place(network, devices), devices[0], options.TTA or ())
-    print(introduction(bands, classes, describe(devices), work, options.TTA))
+    predict = predictor(place_for_prediction(network, device), device, options.TTA or ())
+    print(introduction(bands, classes, describe([device]), work, options.TTA))
 
-    threads = default_workers(devices[0].type) if options.NUM_WORKERS is None else options.NUM_WORKERS
+    threads = default_workers(device.type) if options.NUM_WORKERS is None else options.NUM_WORKERS
     scores = [Scores(*words, classes.task) for words in options.SCORES or ()]
     totals = ClassTotals(classes)
     bar = tqdm(work.jobs, desc="predict", unit="image")

@@ -9,8 +9,9 @@ from torch import nn
 
 from utils.data.labels import Classes
 from utils.data.raster import RasterInfo
+from utils.devices import place_for_prediction
 from utils.inference.class_map import ClassTotals, pixel_area, to_class_map
-from utils.inference.whole import predict_whole, predictor
+from utils.inference.whole import layout_of, predict_whole, predictor
 
 CPU = torch.device("cpu")
 CLASSES = Classes(("ice", "debris", "rock"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)), {0: 0, 1: 1, 2: 2}, ())
@@ -69,6 +70,22 @@ def test_invalid_pixels_are_nan_and_never_reach_the_network():
 def test_predictor_takes_a_data_parallel_network():
     network = nn.DataParallel(Pointwise().eval(), device_ids=None)
     assert predictor(network, CPU)(torch.zeros(2, 3, 20, 50)).shape == (2, 3, 20, 50)
+
+
+@pytest.mark.parametrize(("kernel", "last"), [(1, False), (3, True)])
+def test_on_the_cpu_images_and_weights_of_wide_convolutions_lie_channels_last(kernel, last):
+    network = Pointwise().eval()
+    network.layer = nn.Conv2d(3, 3, kernel, padding=kernel // 2)
+    images = torch.rand(2, 3, 40, 50)
+    usual, strides = predictor(network, CPU)(images), network.layer.weight.stride()
+    assert layout_of(network) is torch.contiguous_format
+    seen = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    found = predictor(place_for_prediction(network, CPU), CPU)(images)
+    assert seen[0].shape == (2, 3, 48, 64)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) is last
+    assert (network.layer.weight.stride() == strides) is not last  # PyTorch would take 1x1 ones by them
+    assert (found - usual).abs().max() < 1e-6
 
 
 def test_class_map_marks_no_data_and_grows_to_16_bit():

@@ -88,6 +88,21 @@ def place(network: nn.Module, devices: list[torch.device]) -> nn.Module:
     return network
 
 
+def place_for_prediction(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network on its device, its weights in the layout in which it predicts fastest there.
+
+    On the CPU that is channels last: oneDNN's convolutions put every map in that order otherwise. Half the
+    families take 7 to 37 % less time with it, the others about the same (benchmarks/results/layout.csv). 1x1
+    convolutions gain nothing and are left as they are.
+    """
+    network = network.to(device)
+    if device.type == "cpu":
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and max(layer.kernel_size) > 1:
+                layer.to(memory_format=torch.channels_last)
+    return network
+
+
 def unwrap(network: nn.Module) -> nn.Module:
     """Return the network inside a DataParallel or DistributedDataParallel wrapper, else itself."""
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)

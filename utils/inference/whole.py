@@ -23,14 +23,26 @@ def predictor(
         augmentations: changed copies whose mean is taken, see `augment.passes`.
     """
     inner = unwrap(network)
+    layout = layout_of(inner)
 
     def predict(images: Tensor) -> Tensor:
         with torch.inference_mode():
             padded, (height, width) = pad_to_rules(images.to(device), inner)
-            probabilities = inner.probabilities(network(padded))
+            probabilities = inner.probabilities(network(padded.contiguous(memory_format=layout)))
             return probabilities[..., :height, :width]
 
     return augmented(predict, augmentations)
+
+
+def layout_of(network: nn.Module) -> torch.memory_format:
+    """Return how images lie in memory where the network has its convolutions' weights likewise.
+
+    In one layout for both, no map needs another order. 1x1 convolutions have either; their images stay.
+    """
+    last = torch.channels_last
+    weights = (weight for weight in network.parameters() if weight.dim() == 4)
+    mixed = any(each.is_contiguous(memory_format=last) and not each.is_contiguous() for each in weights)
+    return last if mixed else torch.contiguous_format
 
 
 def predict_whole(
