@@ -1,10 +1,12 @@
 """What predict_large.py writes: scores of every type, cloud-optimised GeoTIFF and PNG."""
 
 import numpy as np
+import pytest
 import rasterio
 from PIL import Image
 
 from tests.scene_helpers import CLASSES, WINDOWS, Bands, blobs, large, names, read, use, write_scene
+from utils.inference import results
 
 
 def test_scores_in_every_type(tmp_path, monkeypatch):
@@ -51,6 +53,16 @@ def test_cloud_optimised_geotiff(tmp_path, monkeypatch):
         assert source.colormap(1)[2][:3] == CLASSES.colors[2]
         assert set(np.unique(source.read(1, out_shape=(175, 150)))) <= {0, 1, 2}  # overviews mix no ids
     assert names(tmp_path / "cog") == names(tmp_path / "tif")
+
+
+@pytest.mark.parametrize(("many", "told"), [(1, True), (10**9, False)])
+def test_what_takes_long_behind_a_full_progress_bar_is_said(tmp_path, monkeypatch, capsys, many, told):
+    use(monkeypatch, Bands())
+    monkeypatch.setattr(results, "_MANY", many)
+    write_scene(tmp_path / "a.tif", blobs(70, 60))
+    assert large(tmp_path / "a.tif", tmp_path / "o", *WINDOWS, "--FORMAT", "cog", "--VECTOR", "gpkg") == 0
+    line = "a: all windows are done; now the polygons and overviews are made"
+    assert (line in capsys.readouterr().out) is told
 
 
 def test_png_of_plain_images_only(tmp_path, monkeypatch):

@@ -167,6 +167,13 @@ def test_four_classes_are_no_picture_with_alpha(tmp_path):
             assert not {ColorInterp.red, ColorInterp.alpha} & set(source.colorinterp)
 
 
+def test_what_a_killed_run_left_does_not_stay(tmp_path):
+    for name in ("a.tif.part", "a.tif.part.ovr", "a.tif.cog.part"):
+        (tmp_path / name).write_bytes(b"half of it")
+    write_map(tmp_path / "a.tif", class_map(), (300,))
+    assert left(tmp_path) == ["a.tif", "a.tif.aux.xml"]
+
+
 def test_missing_and_misplaced_rows_are_refused(tmp_path):
     with pytest.raises(ValueError, match="300 rows; only 299 were given"):
         write_map(tmp_path / "a.tif", class_map(), (299,))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
+from tqdm import tqdm
 
 from utils.data.labels import Classes
 from utils.data.raster import RasterInfo, Window
@@ -24,6 +25,8 @@ from utils.inference.resume import Progress, StateFile
 from utils.inference.row_writer import TILE, RowWriter
 from utils.inference.scores import Scores
 from utils.inference.writing import ScoresWriter, map_writer, write_png
+
+_MANY = 2e8  # pixel values of all rasters: their overviews or polygons take half a minute or more
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ class SceneResults:
             for writer in self.writers:
                 writer.close()
             self._save({})
+        self._say_what_is_left()
         if self.options.vector and self.writers[0].part.exists():
             from utils.inference.polygons import write_polygons  # GEOS and a second GDAL: only if asked for
 
@@ -182,6 +186,14 @@ class SceneResults:
         self.progress.done = True
         self.state.save(self.progress)
         forget_strips(self.job)
+
+    def _say_what_is_left(self) -> None:
+        """Say what goes on behind a full progress bar, where that takes long."""
+        left = ["polygons"] if self.options.vector else []
+        left += ["overviews"] if self.options.format == "cog" else []
+        bands = sum(writer.profile["count"] for writer in self.writers)
+        if left and bands * self.job.info.height * self.job.info.width >= _MANY:
+            tqdm.write(f"{self.job.name}: all windows are done; now the {' and '.join(left)} are made")
 
     def abandon(self, keep: bool) -> None:
         """Close what is open; remove it unless it is to be gone on with."""

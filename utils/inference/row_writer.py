@@ -90,6 +90,10 @@ class RowWriter:
         }
 
     @property
+    def _laid_out(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.cog.part")
+
+    @property
     def buffer_bytes(self) -> int:
         """Memory of the rows that wait for a whole row of tiles."""
         return self.rows.nbytes
@@ -111,7 +115,8 @@ class RowWriter:
         self._open()
 
     def _create(self) -> None:
-        overviews_of(self.part).unlink(missing_ok=True)  # of a run that was interrupted: not of this file
+        for file in (overviews_of(self.part), self._laid_out):  # of a run that was killed: not of this file
+            file.unlink(missing_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a plain image has no coordinates
             # Closing a file that may not be sparse would fill its tiles.
@@ -208,9 +213,8 @@ class RowWriter:
         if not self.part.exists():
             return
         if self.cog:
-            laid_out = self.path.with_name(f"{self.path.name}.cog.part")
-            write_cog(self.part, laid_out, self.resampling, predictor="predictor" in self.profile)
-            os.replace(laid_out, self.path)
+            write_cog(self.part, self._laid_out, self.resampling, predictor="predictor" in self.profile)
+            os.replace(self._laid_out, self.path)
             self.part.unlink()
         else:
             os.replace(self.part, self.path)
