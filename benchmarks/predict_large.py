@@ -5,11 +5,11 @@
 
 Same network, windows, batches, weights of the windows and results for both: a scene on the disk becomes a
 compressed class map on the disk. A third run, "forward", only sends the windows through the network. MONAI
-and "forward" are run twice: with images as they come, and in the layout of `place_for_prediction` ("in our
-layout"), so that the machinery is seen apart from the layout. Each run is a process of its own and they take
+and "forward" are run twice: with images as they come, and in the memory format of `place_for_prediction`
+("channels last"), so that the machinery is seen apart from it. Each run is a process of its own and they take
 turns, so that a ratio of two compares like with like. Written are the smallest times over all rounds (wall
 clock, and processor time, which other programs disturb less), the memory above what the process had before
-its work began, and how much of it "forward" of the same layout does not need.
+its work began, and how much of it "forward" of the same format does not need.
 `--GROWTH` measures our memory on empty scenes of growing size instead. Rows are added to
 benchmarks/results/predict_large.csv.
 """
@@ -124,13 +124,13 @@ def run_forward(job: Job, predict: Callable, options: WindowOptions, threads: in
         predict(images[: len(grid) - start])
 
 
-OUR_LAYOUT = " in our layout"
+PLAIN = ("monai", "forward")  # images and weights in the memory format that they come in
 RUNS = {
     "ours": run_ours,
     "monai": run_monai,
     "forward": run_forward,
-    "monai" + OUR_LAYOUT: run_monai,
-    "forward" + OUR_LAYOUT: run_forward,
+    "monai channels last": run_monai,
+    "forward channels last": run_forward,
 }
 
 
@@ -139,9 +139,9 @@ def measure(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.THREADS)
     info = raster_info(options.SCENE)
     network = make_network(options.NETWORK, info.bands)
-    usual = options.RUN in ("monai", "forward")
     cpu = torch.device("cpu")
-    predict = as_they_come(network) if usual else predictor(place_for_prediction(network, cpu), cpu)
+    plain = options.RUN in PLAIN
+    predict = as_they_come(network) if plain else predictor(place_for_prediction(network, cpu), cpu)
     side = (options.WINDOW, options.WINDOW)
     windows = WindowOptions(side, OVERLAP, BATCH)
     if RUNS[options.RUN] is run_monai:
@@ -180,7 +180,7 @@ def compare(options: argparse.Namespace) -> list[list]:
             for name in TIMES:
                 taken[name] = min(taken[name], now[name])
             taken["peak_mib"] = max(taken["peak_mib"], now["peak_mib"])
-    alone = {run: "forward" if run in ("monai", "forward") else "forward" + OUR_LAYOUT for run in best}
+    alone = {run: "forward" if run in PLAIN else "forward channels last" for run in best}
     return [row(options, options.SCENE.stem, run, best[run], best[alone[run]]) for run in best]
 
 

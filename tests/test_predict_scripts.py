@@ -116,6 +116,17 @@ def test_georeferenced_scene(program, network, tmp_path, capsys):
     assert f"results are in {output}" in text
 
 
+@BOTH
+def test_images_lie_as_the_network_is_fastest(program, network, tmp_path):
+    net = network(4)
+    net.layer = nn.Conv2d(4, 3, 3, padding=1)
+    seen = []
+    net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    write_tif(tmp_path / "a.tif", scene())
+    assert run(program, tmp_path / "a.tif", tmp_path / "output") == 0
+    assert seen and all(images.is_contiguous(memory_format=torch.channels_last) for images in seen)
+
+
 def test_windows_and_whole_agree(network, tmp_path):
     network(4)
     write_tif(tmp_path / "a.tif", scene(), crs=UTM, transform=GRID, nodata=0)

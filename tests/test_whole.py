@@ -11,7 +11,7 @@ from utils.data.labels import Classes
 from utils.data.raster import RasterInfo
 from utils.devices import place_for_prediction
 from utils.inference.class_map import ClassTotals, pixel_area, to_class_map
-from utils.inference.whole import layout_of, predict_whole, predictor
+from utils.inference.whole import memory_format_of, predict_whole, predictor
 
 CPU = torch.device("cpu")
 CLASSES = Classes(("ice", "debris", "rock"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)), {0: 0, 1: 1, 2: 2}, ())
@@ -78,7 +78,7 @@ def test_on_the_cpu_images_and_weights_of_wide_convolutions_lie_channels_last(ke
     network.layer = nn.Conv2d(3, 3, kernel, padding=kernel // 2)
     images = torch.rand(2, 3, 40, 50)
     usual, strides = predictor(network, CPU)(images), network.layer.weight.stride()
-    assert layout_of(network) is torch.contiguous_format
+    assert memory_format_of(network) is torch.contiguous_format
     seen = []
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     found = predictor(place_for_prediction(network, CPU), CPU)(images)

@@ -89,11 +89,11 @@ def place(network: nn.Module, devices: list[torch.device]) -> nn.Module:
 
 
 def place_for_prediction(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network on its device, its weights in the layout in which it predicts fastest there.
+    """Return the network on its device, its weights in the memory format in which it predicts fastest.
 
     On the CPU that is channels last: oneDNN's convolutions put every map in that order otherwise. Two
     thirds of the families take 5 to 32 % less time with it, the others about the same
-    (benchmarks/results/layout.csv). 1x1 convolutions gain nothing and are left as they are.
+    (benchmarks/results/memory_format.csv). 1x1 convolutions gain nothing and are left as they are.
     """
     network = network.to(device)
     if device.type == "cpu":

@@ -23,21 +23,21 @@ def predictor(
         augmentations: changed copies whose mean is taken, see `augment.passes`.
     """
     inner = unwrap(network)
-    layout = layout_of(inner)
+    memory_format = memory_format_of(inner)
 
     def predict(images: Tensor) -> Tensor:
         with torch.inference_mode():
             padded, (height, width) = pad_to_rules(images.to(device), inner)
-            probabilities = inner.probabilities(network(padded.contiguous(memory_format=layout)))
+            probabilities = inner.probabilities(network(padded.contiguous(memory_format=memory_format)))
             return probabilities[..., :height, :width]
 
     return augmented(predict, augmentations)
 
 
-def layout_of(network: nn.Module) -> torch.memory_format:
-    """Return how images lie in memory where the network has its convolutions' weights likewise.
+def memory_format_of(network: nn.Module) -> torch.memory_format:
+    """Return the memory format of the network's convolution weights, which the images should share.
 
-    In one layout for both, no map needs another order. 1x1 convolutions have either; their images stay.
+    Else every map is put in another order. Weights of 1x1 have both formats and decide nothing.
     """
     last = torch.channels_last
     weights = (weight for weight in network.parameters() if weight.dim() == 4)
